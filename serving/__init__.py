@@ -1,0 +1,1 @@
+"""The serving stack: gateway, engine replicas, adapters and the `corral` command."""

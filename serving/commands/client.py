@@ -1,0 +1,50 @@
+"""How commands talk to a running stack: its address, its admin key, and clear errors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+
+from serving.errors import CorralError
+from serving.home import Home
+from serving.processes import read_state
+from serving.runtime import admin_key
+
+TIMEOUT_S = 90.0
+
+
+class NotServing(CorralError):
+    """No stack runs for this home."""
+
+
+def base_url(home: Home, url: str | None) -> str:
+    """`url`, or the address of the stack that runs for `home`. Raises NotServing."""
+    if url:
+        return url.rstrip("/")
+    state = read_state(home.run)
+    if state is None or not state.alive:
+        raise NotServing(
+            f"nothing is served from {home.root}. Start it with `corral serve`, "
+            "or name a running one with --url"
+        )
+    return state.url
+
+
+def call(home: Home, url: str | None, method: str, path: str, **kwargs: Any) -> Any:
+    """One admin or public request; the parsed JSON. Raises CorralError with the server's words."""
+    base = base_url(home, url)
+    headers = {"authorization": f"Bearer {admin_key(home)}"}
+    try:
+        response = httpx.request(
+            method, base + path, headers=headers, timeout=TIMEOUT_S, **kwargs
+        )
+    except httpx.HTTPError as exc:
+        raise NotServing(f"{base} does not answer: {exc}. `corral status` tells more") from exc
+    if response.is_success:
+        return response.json()
+    try:
+        message = response.json()["error"]["message"]
+    except (ValueError, KeyError, TypeError):
+        message = response.text[:300]
+    raise CorralError(f"{message} (HTTP {response.status_code})")

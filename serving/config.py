@@ -1,0 +1,189 @@
+"""`ServeConfig`: everything one `corral serve` needs, one YAML file in `configs/serve/`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from configs import StrictModel
+
+
+class LoraConfig(StrictModel):
+    """Adapters an engine can hold. `max_loras: 0` switches them off."""
+
+    max_loras: int = Field(0, ge=0)
+    """Different adapters in one batch, and in GPU memory, at once."""
+    max_cpu_loras: int = Field(32, ge=1)
+    """Adapters kept in host memory; the least recently used beyond that are dropped."""
+    max_rank: int = Field(64, ge=1)
+    """Largest adapter rank accepted; larger ones are refused before they load."""
+
+    @property
+    def enabled(self) -> bool:
+        return self.max_loras > 0
+
+
+class VllmConfig(StrictModel):
+    """A model generated from (or pooled) by vLLM."""
+
+    kind: Literal["vllm"] = "vllm"
+    task: Literal["generate", "pooling"] = "generate"
+    """`pooling` serves embeddings, rerank and score from the model."""
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
+    max_model_len: int | None = None
+    """Longest prompt plus answer in tokens; by default what the model was trained for."""
+    max_num_seqs: int = 64
+    """Sequences in one batch."""
+    max_num_batched_tokens: int | None = None
+    """Tokens one step may process; with chunked prefill, the size of a chunk."""
+    tensor_parallel_size: int = 1
+    gpu_memory_utilization: float = Field(0.9, gt=0, le=1)
+    cpu_kv_cache_gib: int = Field(1, ge=1)
+    """KV cache on a CPU host; a GPU sizes it from `gpu_memory_utilization`."""
+    kv_cache_dtype: str = "auto"
+    quantization: str | None = None
+    load_format: str = "auto"
+    """`dummy` fills the real architecture with random weights, to measure speed."""
+    enforce_eager: bool = False
+    """Skip compilation and CUDA graphs: a faster start, slower steps on a GPU."""
+    enable_prefix_caching: bool = True
+    enable_chunked_prefill: bool = True
+    tool_call_parser: str | None = None
+    """Name of vLLM's parser for tool calls of this family; unset, `tool_choice: auto` is refused."""
+    reasoning_parser: str | None = None
+    chat_template: str | None = None
+    """Path of a Jinja file that replaces the tokenizer's own template."""
+    lora: LoraConfig = LoraConfig()
+    omp_threads: int | None = None
+    """Threads of the CPU engine; by default all cores."""
+    extra_args: dict[str, Any] = {}
+    """Any other `vllm serve` option, by its Python name (`swap_space: 4`); vLLM validates it."""
+
+
+class FakeConfig(StrictModel):
+    """A deterministic engine without a model: echoes the last user text at a set pace."""
+
+    kind: Literal["fake"] = "fake"
+    tokens: int = Field(32, ge=1)
+    """Tokens of an answer when the request sets no limit."""
+    token_interval_s: float = Field(0.0, ge=0)
+    """Pause before each token after the first."""
+    first_token_s: float = Field(0.0, ge=0)
+    """Pause before the first token."""
+    max_model_len: int = 4096
+    lora: LoraConfig = LoraConfig(max_loras=8)
+
+
+class EmbeddingConfig(StrictModel):
+    """Embeddings by sentence-transformers with dynamic batching; rerank and score by MaxSim."""
+
+    kind: Literal["embedding"] = "embedding"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    max_batch_tokens: int = Field(16384, ge=1)
+    """Padded tokens (batch x longest) in one forward pass."""
+    max_wait_ms: float = Field(2.0, ge=0)
+    """How long a batch may wait for company when the model is idle."""
+    threads: int | None = None
+
+
+class RerankConfig(StrictModel):
+    """Rerank and score by a cross-encoder (sentence-transformers `CrossEncoder`)."""
+
+    kind: Literal["rerank"] = "rerank"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    max_batch_tokens: int = Field(16384, ge=1)
+    max_wait_ms: float = Field(2.0, ge=0)
+    threads: int | None = None
+
+
+EngineConfig = Annotated[
+    VllmConfig | FakeConfig | EmbeddingConfig | RerankConfig, Field(discriminator="kind")
+]
+
+
+class ReplicaConfig(StrictModel):
+    """How many replicas a model has, what each may hold, and what it needs."""
+
+    min: int = Field(1, ge=0)
+    max: int = Field(1, ge=1)
+    target_ongoing_requests: float = Field(32, gt=0)
+    """Requests per replica that autoscaling steers to."""
+    max_ongoing_requests: int = Field(256, ge=1)
+    """Requests a replica works on at once; more wait in the gateway."""
+    max_queued_requests: int = Field(256, ge=0)
+    """Requests that may wait in a gateway for a replica; beyond that, 429 with Retry-After."""
+    upscale_delay_s: float = 5.0
+    downscale_delay_s: float = 120.0
+    num_cpus: float = Field(0.1, ge=0)
+    num_gpus: float = Field(0.0, ge=0)
+    health_period_s: float = Field(3.0, gt=0)
+    health_timeout_s: float = Field(6.0, gt=0)
+    """A replica whose engine produces nothing for this long has failed one health check of three."""
+    start_timeout_s: float = Field(1800.0, gt=0)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> ReplicaConfig:
+        if self.min > self.max:
+            raise ValueError(f"min ({self.min}) is larger than max ({self.max})")
+        return self
+
+
+class ModelConfig(StrictModel):
+    """One served model."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$")
+    """What clients put in `model`."""
+    source: str = ""
+    """A built-in name, a local directory or a Hub id; by default the name itself."""
+    engine: EngineConfig
+    replicas: ReplicaConfig = ReplicaConfig()
+    adapters: dict[str, str] = {}
+    """Adapters besides those in `$CORRAL_HOME/adapters`: name to PEFT directory."""
+
+    @property
+    def weights(self) -> str:
+        return self.source or self.name
+
+
+class GatewayConfig(StrictModel):
+    """The HTTP front."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(8000, ge=1, le=65535)
+    replicas: int = Field(1, ge=1)
+    max_ongoing_requests: int = Field(1024, ge=1)
+    max_body_mib: float = Field(16.0, gt=0)
+    """Larger request bodies are refused with 413."""
+    lease_timeout_s: float = Field(120.0, gt=0)
+    """How long a request may wait for a replica before it is told to come back."""
+    grace_s: float = Field(30.0, ge=0)
+    """How long running requests may still take when the stack stops."""
+
+
+class ClusterConfig(StrictModel):
+    """The Ray cluster underneath."""
+
+    address: str | None = None
+    """A running cluster (`auto`, `host:6379`); unset, a private one is started on this machine."""
+    object_store_mib: int = Field(100, ge=75)
+    """Shared memory of a private cluster. Tokens never pass through it."""
+
+
+class ServeConfig(StrictModel):
+    """One complete run of the stack."""
+
+    gateway: GatewayConfig = GatewayConfig()
+    cluster: ClusterConfig = ClusterConfig()
+    models: tuple[ModelConfig, ...] = Field(min_length=1)
+
+    @field_validator("models")
+    @classmethod
+    def _distinct(cls, models: tuple[ModelConfig, ...]) -> tuple[ModelConfig, ...]:
+        names = [model.name for model in models]
+        twice = {name for name in names if names.count(name) > 1}
+        if twice:
+            raise ValueError(f"model names must differ; used twice: {', '.join(sorted(twice))}")
+        return models

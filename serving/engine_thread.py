@@ -1,0 +1,83 @@
+"""Runs an engine and its HTTP application on a thread and event loop of their own.
+
+The replica's loop stays free for leases and health checks whatever the engine does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
+from typing import Any, TypeVar
+
+import uvicorn
+import uvloop
+from starlette.types import ASGIApp
+
+from serving.engines.base import Engine
+
+T = TypeVar("T")
+KEEP_ALIVE_S = 3600
+
+
+class EngineThread:
+    """An engine, served on `sockets` as long as the thread lives."""
+
+    def __init__(
+        self, engine: Engine, sockets: list[socket.socket], wrap: Callable[[ASGIApp], ASGIApp]
+    ) -> None:
+        self._engine = engine
+        self._sockets = sockets
+        self._wrap = wrap
+        self._server: uvicorn.Server | None = None
+        self._ready: Future[None] = Future()
+        self.loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+
+    async def start(self) -> None:
+        """Returns when the engine answers; raises what its start raised."""
+        self._thread.start()
+        await asyncio.wrap_future(self._ready)
+
+    async def call(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine on the engine's loop and await it from another one."""
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self.loop))
+
+    async def stop(self) -> None:
+        """End the HTTP server, then the engine."""
+        if self._server is not None:
+            self._server.should_exit = True
+        await asyncio.get_running_loop().run_in_executor(None, self._thread.join, 15.0)
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self.loop)
+        try:
+            self.loop.run_until_complete(self._serve())
+        except BaseException as exc:
+            if self._ready.done():
+                raise
+            self._ready.set_exception(exc)
+
+    async def _serve(self) -> None:
+        try:
+            app = await self._engine.start()
+            config = uvicorn.Config(
+                self._wrap(app),
+                http="httptools",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                date_header=False,
+                timeout_keep_alive=KEEP_ALIVE_S,
+                timeout_graceful_shutdown=5,
+            )
+            self._server = uvicorn.Server(config)
+            serving = asyncio.ensure_future(self._server.serve(self._sockets))
+            while not self._server.started and not serving.done():
+                await asyncio.sleep(0.01)
+            self._ready.set_result(None)
+            await serving
+        finally:
+            await self._engine.stop()

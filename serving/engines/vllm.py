@@ -1,0 +1,287 @@
+"""vLLM's own HTTP application and engine, run inside a replica.
+
+The one file that imports vllm. It knows vLLM 0.32 and 0.26, whose entry points
+live in different modules; it does not know Ray, leases or the gateway.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import time
+import uuid
+from typing import TYPE_CHECKING, Any
+
+import psutil
+from starlette.types import ASGIApp
+
+from serving.config import VllmConfig
+from serving.engines.base import AdapterRef, EngineSpec
+from serving.errors import AdapterRefused, EngineStalled, ModelUnavailable
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+# Prompts on which an adapter must move the log-probabilities to be accepted.
+PROBE_PROMPTS = ("The", "Question: what is the weather like?\nAnswer:", "def main():\n")
+LOGPROB_EPSILON = 1e-5
+
+
+class VllmEngine:
+    """One vLLM engine: `AsyncLLM` in this process, the model in vLLM's own child process."""
+
+    def __init__(self, spec: EngineSpec, config: VllmConfig) -> None:
+        self._spec = spec
+        self._config = config
+        self._llm: Any = None
+        self._state: Any = None
+        self._next_adapter_id = 1
+        self._loading: dict[str, asyncio.Lock] = {}
+        self._steps_seen = 0
+        self._processes: list[psutil.Process] = []
+
+    async def start(self) -> ASGIApp:
+        """Start the engine and build vLLM's application around it.
+
+        Raises ModelUnavailable with vLLM's own reason when the model cannot be served.
+        """
+        _set_environment(self._config)
+        from vllm.engine.arg_utils import AsyncEngineArgs
+        from vllm.v1.engine.async_llm import AsyncLLM
+
+        build_app, init_app_state = _entrypoints()
+        args = _parse_args(self._spec, self._config)
+        before = set(psutil.Process().children(recursive=True))
+        try:
+            self._llm = AsyncLLM.from_engine_args(AsyncEngineArgs.from_cli_args(args))
+        except Exception as exc:
+            raise ModelUnavailable(f"vLLM cannot serve {self._spec.model!r}: {exc}") from exc
+        self._processes = [p for p in psutil.Process().children(recursive=True) if p not in before]
+        tasks = await self._llm.get_supported_tasks()
+        app = build_app(args, tasks, self._llm.model_config)
+        await init_app_state(self._llm, app.state, args, tasks)
+        self._state = app.state
+        await self.probe(deadline_s=120.0)
+        return app  # type: ignore[no-any-return]
+
+    async def probe(self, deadline_s: float) -> None:
+        """See `Engine.probe`: engine steps since the last call count as progress."""
+        steps = self._steps()
+        if steps > self._steps_seen:
+            self._steps_seen = steps
+            return
+        if self._llm.errored:
+            raise EngineStalled(f"vLLM's engine for {self._spec.model!r} has died")
+        generation = asyncio.ensure_future(self._one_token())
+        deadline = time.monotonic() + deadline_s
+        while time.monotonic() < deadline:
+            done, _ = await asyncio.wait({generation}, timeout=0.25)
+            if done or self._steps() > self._steps_seen:
+                self._steps_seen = self._steps()
+                if done:
+                    generation.result()
+                else:
+                    generation.cancel()
+                return
+        generation.cancel()
+        raise EngineStalled(
+            f"vLLM's engine for {self._spec.model!r} produced nothing in {deadline_s:g} s"
+        )
+
+    async def metrics(self) -> str:
+        """See `Engine.metrics`: what vLLM registered in this process."""
+        from prometheus_client import REGISTRY, generate_latest
+
+        return generate_latest(REGISTRY).decode()
+
+    async def stop(self) -> None:
+        """Shut vLLM down; a child that does not go (stopped, hung) is killed."""
+        if self._llm is None:
+            return
+        alive = [process for process in self._processes if process.is_running()]
+        shutdown = asyncio.get_running_loop().run_in_executor(None, self._llm.shutdown)
+        await asyncio.wait({shutdown}, timeout=5.0)
+        for process in alive:
+            try:
+                process.kill()
+            except psutil.NoSuchProcess:
+                continue
+        psutil.wait_procs(alive, timeout=2.0)
+
+    async def load_adapter(self, adapter: AdapterRef) -> None:
+        """See `AdapterHost.load_adapter`; refuses an adapter that leaves the logits as they are."""
+        from vllm.lora.request import LoRARequest
+
+        models = self._state.openai_serving_models
+        async with self._loading.setdefault(adapter.engine_name, asyncio.Lock()):
+            if adapter.engine_name in models.lora_requests:
+                models.lora_requests[adapter.engine_name] = models.lora_requests.pop(
+                    adapter.engine_name
+                )
+                return
+            request = LoRARequest(
+                lora_name=adapter.engine_name,
+                lora_int_id=self._next_adapter_id,
+                lora_path=str(adapter.path),
+            )
+            self._next_adapter_id += 1
+            try:
+                await self._llm.add_lora(request)
+                if not await self._changes_logits(request):
+                    raise AdapterRefused(
+                        f"adapter {adapter.engine_name!r} leaves every logit as it is: its weights "
+                        "are zero or its keys do not match the model. Check that it was trained "
+                        "on this base and saved with PEFT's save_pretrained"
+                    )
+            except AdapterRefused:
+                await self._llm.remove_lora(request.lora_int_id)
+                raise
+            except Exception as exc:
+                raise AdapterRefused(f"vLLM refused {adapter.engine_name!r}: {exc}") from exc
+            models.lora_requests[adapter.engine_name] = request
+
+    async def unload_adapter(self, engine_name: str) -> None:
+        """See `AdapterHost.unload_adapter`."""
+        request = self._state.openai_serving_models.lora_requests.pop(engine_name, None)
+        if request is not None:
+            await self._llm.remove_lora(request.lora_int_id)
+
+    def adapters(self) -> list[str]:
+        """See `AdapterHost.adapters`."""
+        return list(self._state.openai_serving_models.lora_requests)
+
+    def _steps(self) -> int:
+        """Engine outputs received so far; grows while anybody's request makes progress."""
+        from prometheus_client import REGISTRY
+
+        total = 0.0
+        for name in ("vllm:generation_tokens_total", "vllm:prompt_tokens_total"):
+            for metric in REGISTRY.collect():
+                total += sum(s.value for s in metric.samples if s.name == name)
+        return int(total)
+
+    async def _one_token(self) -> None:
+        from vllm import PoolingParams, SamplingParams
+
+        request_id = f"probe-{uuid.uuid4().hex}"
+        if self._config.task == "pooling":
+            stream = self._llm.encode("a", PoolingParams(task="embed"), request_id)
+        else:
+            stream = self._llm.generate("a", SamplingParams(max_tokens=1), request_id)
+        async for _ in stream:
+            pass
+
+    async def _changes_logits(self, request: Any) -> bool:
+        for prompt in PROBE_PROMPTS:
+            base = await self._logprobs(prompt, None)
+            adapted = await self._logprobs(prompt, request)
+            if base.keys() != adapted.keys():
+                return True
+            if any(abs(base[token] - adapted[token]) > LOGPROB_EPSILON for token in base):
+                return True
+        return False
+
+    async def _logprobs(self, prompt: str, request: Any) -> dict[int, float]:
+        """Top log-probabilities of the next token, computed afresh (no cached prefix)."""
+        from vllm import SamplingParams
+
+        params = SamplingParams(max_tokens=1, temperature=0.0, logprobs=5)
+        inputs = {"prompt": prompt, "cache_salt": uuid.uuid4().hex}
+        final: Any = None
+        async for output in self._llm.generate(
+            inputs, params, f"adapter-{uuid.uuid4().hex}", lora_request=request
+        ):
+            final = output
+        return {token: entry.logprob for token, entry in final.outputs[0].logprobs[0].items()}
+
+
+def _entrypoints() -> tuple[Any, Any]:
+    """`build_app` and `init_app_state`, from where this vLLM keeps them."""
+    try:
+        from vllm.entrypoints.launchers.api_server.app_state import init_app_state
+        from vllm.entrypoints.launchers.app import build_app
+    except ImportError:  # vLLM 0.26
+        from vllm.entrypoints.openai.api_server import (  # type: ignore[no-redef]
+            build_app,
+            init_app_state,
+        )
+    return build_app, init_app_state
+
+
+def _parse_args(spec: EngineSpec, config: VllmConfig) -> Namespace:
+    """vLLM's own parsed arguments, so that every default is vLLM's."""
+    from vllm.utils.argparse_utils import FlexibleArgumentParser
+
+    try:
+        from vllm.entrypoints.launchers.cli_args import make_arg_parser
+    except ImportError:  # vLLM 0.26
+        from vllm.entrypoints.openai.cli_args import make_arg_parser
+    return make_arg_parser(FlexibleArgumentParser()).parse_args(command_line(spec, config))
+
+
+def command_line(spec: EngineSpec, config: VllmConfig) -> list[str]:
+    """The options `vllm serve` would be given for this model."""
+    options: dict[str, Any] = {
+        "model": str(spec.weights),
+        "served-model-name": spec.model,
+        "dtype": config.dtype,
+        "max-model-len": config.max_model_len,
+        "max-num-seqs": config.max_num_seqs,
+        "max-num-batched-tokens": config.max_num_batched_tokens,
+        "tensor-parallel-size": config.tensor_parallel_size,
+        "gpu-memory-utilization": config.gpu_memory_utilization,
+        "kv-cache-dtype": config.kv_cache_dtype,
+        "quantization": config.quantization,
+        "load-format": config.load_format,
+        "enforce-eager": config.enforce_eager,
+        "enable-prefix-caching": config.enable_prefix_caching,
+        "enable-chunked-prefill": config.enable_chunked_prefill,
+        "tool-call-parser": config.tool_call_parser,
+        "enable-auto-tool-choice": True if config.tool_call_parser else None,
+        "reasoning-parser": config.reasoning_parser,
+        "chat-template": config.chat_template,
+        "runner": "pooling" if config.task == "pooling" else None,
+        "disable-fastapi-docs": True,
+    }
+    if config.lora.enabled:
+        options |= {
+            "enable-lora": True,
+            "max-loras": config.lora.max_loras,
+            "max-cpu-loras": max(config.lora.max_cpu_loras, config.lora.max_loras),
+            "max-lora-rank": _lora_rank_step(config.lora.max_rank),
+        }
+    options |= {key.replace("_", "-"): value for key, value in config.extra_args.items()}
+    argv: list[str] = []
+    for name, value in options.items():
+        if value is None:
+            continue
+        if isinstance(value, bool):
+            argv.append(f"--{name}" if value else f"--no-{name}")
+        elif isinstance(value, dict | list):
+            argv += [f"--{name}", json.dumps(value)]
+        else:
+            argv += [f"--{name}", str(value)]
+    return argv
+
+
+def _lora_rank_step(rank: int) -> int:
+    """The smallest rank vLLM has kernels for that holds `rank`."""
+    steps = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+    return next((step for step in steps if step >= rank), steps[-1])
+
+
+def _set_environment(config: VllmConfig) -> None:
+    """What vLLM reads from the environment at import; explicit settings of the user win."""
+    defaults = {
+        "VLLM_CPU_KVCACHE_SPACE": str(config.cpu_kv_cache_gib),
+        "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_DO_NOT_TRACK": "1",
+        "VLLM_CONFIGURE_LOGGING": "1",
+        "VLLM_LOGGING_LEVEL": "WARNING",
+        "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
+    }
+    if config.omp_threads is not None:
+        defaults["OMP_NUM_THREADS"] = str(config.omp_threads)
+    for name, value in defaults.items():
+        os.environ.setdefault(name, value)

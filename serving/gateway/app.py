@@ -1,0 +1,146 @@
+"""The gateway's routes. `/v1/*` of the engines goes to `Proxy`; the rest is answered here."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import PlainTextResponse, Response
+from starlette.exceptions import HTTPException
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from serving.config import GatewayConfig
+from serving.errors import CorralError
+from serving.gateway.admin import admin_router
+from serving.gateway.directory import ENDPOINTS, Directory
+from serving.gateway.errors import ApiError, from_corral
+from serving.gateway.metrics import GatewayMetrics, merge
+from serving.gateway.proxy import Proxy
+
+SHORT_PATHS = {"/rerank": "/v1/rerank", "/v2/rerank": "/v1/rerank", "/score": "/v1/score"}
+"""Paths other servers also answer, and ours for them."""
+
+
+@dataclass
+class Gateway:
+    """What the routes share."""
+
+    config: GatewayConfig
+    directory: Directory
+    metrics: GatewayMetrics
+    admin_key: str
+    peer_metrics: Callable[[], Awaitable[list[tuple[str, str]]]]
+    """Expositions of all gateway processes, by replica id."""
+
+
+def build_app(gateway: Gateway) -> ASGIApp:
+    """The ASGI application of one gateway process."""
+    app = FastAPI(title="corral", docs_url=None, redoc_url=None, openapi_url=None)
+    app.state.gateway = gateway
+    _add_status_routes(app, gateway)
+    app.include_router(admin_router(gateway.directory, gateway.admin_key))
+    app.add_exception_handler(ApiError, _on_api_error)
+    app.add_exception_handler(CorralError, _on_corral_error)
+    app.add_exception_handler(HTTPException, _on_http_error)
+    app.add_exception_handler(RequestValidationError, _on_invalid)
+    proxy = Proxy(gateway.config, gateway.directory, gateway.metrics)
+    return _HotPath(app, proxy)
+
+
+class _HotPath:
+    """Sends the engines' paths straight to the proxy, past FastAPI's layers."""
+
+    def __init__(self, app: FastAPI, proxy: Proxy) -> None:
+        self._app = app
+        self._proxy = proxy
+        self.routes = [Route(path, _unrouted) for path in sorted(ENDPOINTS)]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            path = SHORT_PATHS.get(scope["path"], scope["path"])
+            if path in ENDPOINTS:
+                scope["path"] = path
+                await self._proxy(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+
+async def _unrouted(request: Request) -> Response:
+    raise AssertionError("the proxy answers this path")
+
+
+def _add_status_routes(app: FastAPI, gateway: Gateway) -> None:
+    directory = gateway.directory
+
+    @app.get("/health")
+    async def health() -> dict[str, str]:
+        """The process is up. Says nothing of the engines: see /ready."""
+        return {"status": "ok"}
+
+    @app.get("/ready")
+    async def ready(response: Response) -> dict[str, Any]:
+        """200 when every model generates, 503 with the reason of each that does not."""
+        served = directory.models
+        capacities = await asyncio.gather(*(s.pool.capacity() for s in served.values()))
+        models = {
+            name: {"ready": c.ready, "replicas": c.replicas, "detail": c.detail}
+            for name, c in zip(served, capacities, strict=True)
+        }
+        if not all(c.ready for c in capacities):
+            response.status_code = 503
+        return {"ready": all(c.ready for c in capacities), "models": models}
+
+    @app.get("/metrics")
+    async def metrics() -> PlainTextResponse:
+        """Prometheus: every gateway process and every engine replica, told apart by labels."""
+        sources = [({"gateway": name}, text) for name, text in await gateway.peer_metrics()]
+        for served in directory.models.values():
+            for status in await served.pool.broadcast("status"):
+                labels = {"replica": status["replica"], "model": status["model"]}
+                sources.append((labels, status["metrics"]))
+        text = await asyncio.to_thread(merge, sources)
+        return PlainTextResponse(text, media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    @app.get("/v1/models")
+    async def models() -> dict[str, Any]:
+        """Base models and adapters; an adapter's `parent` is its base."""
+        return {"object": "list", "data": directory.cards()}
+
+    @app.get("/v1/models/{name:path}")
+    async def model(name: str) -> dict[str, Any]:
+        """One model or adapter."""
+        return directory.card(name)
+
+
+async def _on_api_error(request: Request, exc: Exception) -> Response:
+    assert isinstance(exc, ApiError)
+    return _response(request, exc)
+
+
+async def _on_corral_error(request: Request, exc: Exception) -> Response:
+    assert isinstance(exc, CorralError)
+    return _response(request, from_corral(exc))
+
+
+async def _on_http_error(request: Request, exc: Exception) -> Response:
+    assert isinstance(exc, HTTPException)
+    message = f"no route {request.method} {request.url.path}" if exc.status_code == 404 else None
+    return _response(request, ApiError(exc.status_code, message or str(exc.detail)))
+
+
+async def _on_invalid(request: Request, exc: Exception) -> Response:
+    assert isinstance(exc, RequestValidationError)
+    first = exc.errors()[0]
+    param = ".".join(str(part) for part in first["loc"] if part != "body")
+    return _response(request, ApiError(400, f"{param}: {first['msg']}", param=param))
+
+
+def _response(request: Request, error: ApiError) -> Response:
+    headers = {name.decode(): value.decode() for name, value in error.headers}
+    body = error.body(request.url.path)
+    return Response(body, error.status, headers, media_type="application/json")

@@ -1,0 +1,148 @@
+"""What clients may name in `model`, and the pool and adapter version behind each name."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from serving.adapters import AdapterStore
+from serving.config import ModelConfig, VllmConfig
+from serving.engines.base import AdapterRef
+from serving.errors import AdapterNotFound, PoolUnavailable
+from serving.gateway.errors import ApiError
+from serving.gateway.pool import Pool
+
+GENERATE = frozenset(
+    {"/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages"}
+    | {"/tokenize", "/detokenize"}
+)
+EMBED = frozenset({"/v1/embeddings", "/tokenize", "/detokenize"})
+RANK = frozenset({"/v1/rerank", "/v1/score"})
+ENDPOINTS = GENERATE | EMBED | RANK
+
+
+@dataclass(frozen=True)
+class Served:
+    """One base model with its pool."""
+
+    config: ModelConfig
+    pool: Pool
+
+    @property
+    def endpoints(self) -> frozenset[str]:
+        """The paths this model answers."""
+        match self.config.engine.kind:
+            case "fake":
+                return ENDPOINTS
+            case "embedding":
+                return EMBED | RANK
+            case "rerank":
+                return RANK
+            case "vllm":
+                assert isinstance(self.config.engine, VllmConfig)
+                return GENERATE if self.config.engine.task == "generate" else EMBED | RANK
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where one request goes."""
+
+    served: Served
+    adapter: AdapterRef | None = None
+
+
+@dataclass
+class Directory:
+    """Names to targets. Adapters are looked up on disk, so new versions count at once."""
+
+    models: Mapping[str, Served]
+    adapters: AdapterStore
+    created: int
+    _by_endpoint: dict[str, Served | None] = field(default_factory=dict)
+
+    def resolve(self, name: str | None, path: str) -> Target:
+        """The target of a request for `name` on `path`. Raises ApiError (400 or 404)."""
+        if name is None:
+            return Target(self._only(path))
+        served = self.models.get(name)
+        if served is not None:
+            self._check_endpoint(served, path)
+            return Target(served)
+        base, sep, rest = name.partition(":")
+        served = self.models.get(base)
+        if served is None or not sep:
+            raise self._unknown(name)
+        self._check_endpoint(served, path)
+        adapter, _, version = rest.partition("@")
+        return Target(served, self.adapters.resolve(base, adapter, version or None))
+
+    def cards(self) -> list[dict[str, Any]]:
+        """OpenAI model objects: base models first, then every served adapter version."""
+        cards = [_card(name, self.created, root=name, parent=None) for name in self.models]
+        for version in self.adapters.list():
+            if version.error is not None or version.disabled or version.base not in self.models:
+                continue
+            alias = f"{version.base}:{version.name}"
+            full = f"{alias}@{version.version}"
+            if version.live:
+                cards.append(_card(alias, version.created, root=full, parent=version.base))
+            cards.append(_card(full, version.created, root=full, parent=version.base))
+        return cards
+
+    def card(self, name: str) -> dict[str, Any]:
+        """The model object of one name. Raises ApiError (404)."""
+        for card in self.cards():
+            if card["id"] == name:
+                return card
+        raise self._unknown(name)
+
+    def _only(self, path: str) -> Served:
+        able = [served for served in self.models.values() if path in served.endpoints]
+        if len(able) == 1:
+            return able[0]
+        names = ", ".join(served.config.name for served in able) or "none"
+        raise ApiError(400, f"`model` is missing; models for {path}: {names}", param="model")
+
+    def _check_endpoint(self, served: Served, path: str) -> None:
+        if path in served.endpoints:
+            return
+        able = [name for name, other in self.models.items() if path in other.endpoints]
+        mend = f"; try {', '.join(able)}" if able else "; no configured model does"
+        raise ApiError(
+            400, f"model `{served.config.name}` does not answer {path}{mend}", param="model"
+        )
+
+    def _unknown(self, name: str) -> ApiError:
+        names = [card["id"] for card in self.cards()]
+        near = difflib.get_close_matches(name, names, n=3, cutoff=0.4)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"served: {', '.join(names[:8])}"
+        return ApiError(
+            404, f"the model `{name}` does not exist; {hint}", code="model_not_found", param="model"
+        )
+
+
+def build_directory(
+    configs: tuple[ModelConfig, ...],
+    pool_of: Callable[[str], Pool],
+    adapters: AdapterStore,
+    created: int,
+) -> Directory:
+    """A directory of the configured models."""
+    models = {config.name: Served(config, pool_of(config.name)) for config in configs}
+    return Directory(models, adapters, created)
+
+
+def _card(name: str, created: int, *, root: str, parent: str | None) -> dict[str, Any]:
+    return {
+        "id": name,
+        "object": "model",
+        "created": created,
+        "owned_by": "corral",
+        "root": root,
+        "parent": parent,
+    }
+
+
+__all__ = ["ENDPOINTS", "AdapterNotFound", "Directory", "PoolUnavailable", "Served", "Target"]

@@ -1,0 +1,100 @@
+"""Errors as HTTP: one exception, two envelopes (OpenAI's, and Anthropic's for /v1/messages).
+
+    ApiError (Exception)      status, message, type, param, code, extra headers
+"""
+
+from __future__ import annotations
+
+import math
+
+import msgspec
+from starlette.types import Send
+
+from serving.errors import (
+    AdapterNotFound,
+    AdapterRefused,
+    CorralError,
+    EngineStalled,
+    PoolBusy,
+    PoolUnavailable,
+)
+
+_TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "invalid_request_error",
+    429: "rate_limit_error",
+    503: "service_unavailable_error",
+}
+
+
+class ApiError(Exception):
+    """An answer with an error status. `code` is OpenAI's machine-readable reason."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        code: str | None = None,
+        param: str | None = None,
+        headers: list[tuple[bytes, bytes]] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.code = code
+        self.param = param
+        self.headers = headers or []
+
+    @property
+    def type(self) -> str:
+        """OpenAI's error type for the status."""
+        return _TYPES.get(self.status, "api_error")
+
+    def body(self, path: str) -> bytes:
+        """The JSON body, in the envelope that clients of `path` expect."""
+        if path.startswith("/v1/messages"):
+            inner = {"type": self.type, "message": self.message}
+            return msgspec.json.encode({"type": "error", "error": inner})
+        return msgspec.json.encode(
+            {
+                "error": {
+                    "message": self.message,
+                    "type": self.type,
+                    "param": self.param,
+                    "code": self.code,
+                }
+            }
+        )
+
+    async def send(self, path: str, send: Send) -> None:
+        """Answer with this error."""
+        body = self.body(path)
+        headers = [
+            (b"content-type", b"application/json"),
+            (b"content-length", str(len(body)).encode()),
+            *self.headers,
+        ]
+        await send({"type": "http.response.start", "status": self.status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+
+def from_corral(exc: CorralError) -> ApiError:
+    """The HTTP face of corral's own errors."""
+    match exc:
+        case PoolBusy():
+            seconds = max(1, math.ceil(exc.retry_after_s))
+            header = [(b"retry-after", str(seconds).encode())]
+            return ApiError(429, str(exc), code="overloaded", headers=header)
+        case AdapterNotFound():
+            return ApiError(404, str(exc), code="model_not_found", param="model")
+        case AdapterRefused():
+            return ApiError(400, str(exc), code="adapter_refused", param="model")
+        case PoolUnavailable() | EngineStalled():
+            header = [(b"retry-after", b"5")]
+            return ApiError(503, str(exc), code="model_unavailable", headers=header)
+        case _:
+            return ApiError(500, str(exc), code="internal_error")

@@ -1,0 +1,191 @@
+"""The token path: one request to one replica, bytes back as they come.
+
+Everything that costs is done once a request; a chunk costs one read and one send.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from dataclasses import dataclass
+
+import msgspec
+from starlette.types import Receive, Scope, Send
+
+from serving.config import GatewayConfig
+from serving.errors import CorralError, PoolUnavailable
+from serving.gateway.directory import Directory, Target
+from serving.gateway.errors import ApiError, from_corral
+from serving.gateway.metrics import GatewayMetrics
+from serving.gateway.pool import Lease
+from serving.gateway.upstream import Connection, ResponseHead, Upstream, UpstreamError
+
+ATTEMPTS = 3
+"""Tries at a replica before any byte of the answer was sent. Generation has no side effects."""
+
+
+class _Routed(msgspec.Struct):
+    """The fields the gateway reads; the engine validates the rest."""
+
+    model: str | None = None
+    stream: bool | None = None
+
+
+@dataclass
+class _Exchange:
+    """One attempt: the lease, the connection it was spent on, and what has come back so far.
+
+    `first` is the whole body of a plain answer, and the first bytes of a streamed one.
+    """
+
+    lease: Lease
+    connection: Connection
+    head: ResponseHead
+    first: bytes
+
+
+class Proxy:
+    """ASGI endpoint of every route that an engine answers."""
+
+    def __init__(
+        self, config: GatewayConfig, directory: Directory, metrics: GatewayMetrics
+    ) -> None:
+        self._config = config
+        self._max_body_bytes = int(config.max_body_mib * 2**20)
+        self._directory = directory
+        self._metrics = metrics
+        self._upstream = Upstream()
+        self._decode = msgspec.json.Decoder(_Routed).decode
+        self._decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path: str = scope["path"]
+        request_id = uuid.uuid4().hex
+        started = time.perf_counter()
+        model, status = "", 500
+        self._metrics.in_flight.inc()
+        try:
+            body = await self._read_body(scope, receive)
+            routed, target = self._route(body, path)
+            model = target.served.config.name
+            if target.adapter is not None:
+                body = self._rename(body, target.adapter.engine_name)
+            message = _Message(path, request_id, body, bool(routed.stream))
+            exchange = await self._exchange(message, target)
+            status = exchange.head.status
+            self._metrics.first_byte(model, time.perf_counter() - started)
+            await self._answer(exchange, send)
+        except ApiError as exc:
+            status = exc.status
+            await exc.send(path, send)
+        except CorralError as exc:
+            error = from_corral(exc)
+            status = error.status
+            await error.send(path, send)
+        except BaseException:
+            status = 499
+            raise
+        finally:
+            self._metrics.in_flight.dec()
+            self._metrics.observe(path, model, status, time.perf_counter() - started)
+
+    async def _read_body(self, scope: Scope, receive: Receive) -> bytes:
+        if scope["method"] != "POST":
+            raise ApiError(405, f"{scope['path']} takes POST", headers=[(b"allow", b"POST")])
+        parts: list[bytes] = []
+        size = 0
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise ApiError(499, "the client went away")
+            part = message.get("body", b"")
+            size += len(part)
+            if size > self._max_body_bytes:
+                limit = self._config.max_body_mib
+                raise ApiError(413, f"the request body is larger than {limit:g} MiB")
+            parts.append(part)
+            if not message.get("more_body", False):
+                return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _route(self, body: bytes, path: str) -> tuple[_Routed, Target]:
+        try:
+            routed = self._decode(body)
+        except msgspec.ValidationError as exc:
+            field = "stream" if "$.stream" in str(exc) else "model"
+            raise ApiError(400, f"invalid request: {exc}", param=field) from exc
+        except (msgspec.DecodeError, RecursionError) as exc:
+            raise ApiError(400, f"the request body is not valid JSON: {exc}") from exc
+        return routed, self._directory.resolve(routed.model, path)
+
+    def _rename(self, body: bytes, engine_name: str) -> bytes:
+        """The body with `model` as the engine knows it."""
+        fields = self._decode_fields(body)
+        fields["model"] = msgspec.Raw(msgspec.json.encode(engine_name))
+        return msgspec.json.encode(fields)
+
+    async def _exchange(self, message: _Message, target: Target) -> _Exchange:
+        """Lease, send, and await the answer's start; on a broken replica, with another lease."""
+        pool = target.served.pool
+        for attempt in range(1, ATTEMPTS + 1):
+            lease = await pool.lease(target.adapter, self._config.lease_timeout_s)
+            connection: Connection | None = None
+            try:
+                connection = await self._upstream.connect(lease.address)
+                head = await connection.request(message.encode(lease.ticket))
+                first = await connection.read()
+                if not message.stream:
+                    while more := await connection.read():
+                        first += more
+                return _Exchange(lease, connection, head, first)
+            except UpstreamError as exc:
+                lease.abandon()
+                if attempt == ATTEMPTS:
+                    name = target.served.config.name
+                    raise PoolUnavailable(f"the replicas of {name!r} fail: {exc}") from exc
+                self._metrics.retries.inc()
+            except BaseException:
+                lease.abandon()
+                if connection is not None:
+                    connection.close()
+                raise
+        raise AssertionError("unreachable")
+
+    async def _answer(self, exchange: _Exchange, send: Send) -> None:
+        connection, chunk = exchange.connection, exchange.first
+        headers = [(n, v) for n, v in exchange.head.headers if n in _PASSED_HEADERS]
+        try:
+            await send(
+                {"type": "http.response.start", "status": exchange.head.status, "headers": headers}
+            )
+            while chunk:
+                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+                chunk = await connection.read()
+        except UpstreamError as exc:
+            error = ApiError(503, f"the answer broke off: {exc}", code="replica_lost")
+            event = b"event: error\ndata: " + error.body("") + b"\n\n"
+            await send({"type": "http.response.body", "body": event, "more_body": True})
+        finally:
+            self._upstream.release(exchange.lease.address, connection)
+        await send({"type": "http.response.body", "body": b""})
+
+
+@dataclass(frozen=True)
+class _Message:
+    """A request to a replica."""
+
+    path: str
+    request_id: str
+    body: bytes
+    stream: bool
+
+    def encode(self, ticket: str) -> bytes:
+        """HTTP/1.1 bytes, with the lease's ticket."""
+        head = (
+            f"POST {self.path} HTTP/1.1\r\nhost: engine\r\ncontent-type: application/json\r\n"
+            f"x-request-id: {self.request_id}\r\nx-corral-ticket: {ticket}\r\n"
+            f"content-length: {len(self.body)}\r\n\r\n"
+        )
+        return head.encode("latin-1") + self.body
+
+
+_PASSED_HEADERS = frozenset({b"content-type", b"content-length", b"retry-after"})

@@ -1,0 +1,74 @@
+"""Makes Serve's HAProxy fit to stand in front: nothing but the API on an outside address.
+
+Serve writes HAProxy's configuration itself and binds its statistics and metrics to
+every interface. It also lets the operator name the binary, so corral names a small
+script that edits the written file and then becomes HAProxy.
+"""
+
+from __future__ import annotations
+
+import resource
+import shlex
+from pathlib import Path
+
+MAX_CONNECTIONS = 16384
+
+_SCRIPT = """#!/bin/sh
+# Written by `corral serve`. Edits the configuration Serve wrote, then runs HAProxy on it.
+previous=
+for argument in "$@"; do
+    [ "$previous" = "-f" ] && config=$argument
+    previous=$argument
+done
+sed -i \\
+    -e 's/^\\( *bind\\) :\\([0-9]\\)/\\1 127.0.0.1:\\2/' \\
+    -e 's/^\\( *bind\\) \\*:/\\1 127.0.0.1:/' \\
+    -e 's/mode 666 level admin/mode 600 level admin/' \\
+    -e 's/^ *log .* local0 info$//' \\
+    -e 's|^\\( *errorfile 50[234]\\) .*|\\1 '{errorfile}'|' \\
+    "$config"
+exec {binary} "$@"
+"""
+
+_UNAVAILABLE = (
+    "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\n"
+    "cache-control: no-cache\r\nretry-after: 5\r\nconnection: close\r\n\r\n"
+    '{"error":{"message":"the gateway is starting or gone; try again","type":'
+    '"service_unavailable_error","param":null,"code":"gateway_unavailable"}}'
+)
+
+
+def write_launcher(directory: Path, binary: str) -> Path:
+    """Write the script into `directory`; its path belongs in RAY_SERVE_HAPROXY_BINARY_PATH."""
+    errorfile = directory / "unavailable.http"
+    errorfile.write_bytes(_UNAVAILABLE.encode())
+    script = directory / "haproxy"
+    text = _SCRIPT.format(errorfile=errorfile, binary=shlex.quote(binary))
+    script.write_text(text, encoding="utf-8")
+    script.chmod(0o700)
+    return script
+
+
+def environment(directory: Path, script: Path, *, http_threads: int) -> dict[str, str]:
+    """What Serve reads at import to run HAProxy this way."""
+    return {
+        "RAY_SERVE_ENABLE_HA_PROXY": "1",
+        "RAY_SERVE_HAPROXY_BINARY_PATH": str(script),
+        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(directory / "haproxy.cfg"),
+        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(directory / "haproxy.sock"),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(directory),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(directory / "haproxy-state"),
+        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(directory / "haproxy-metrics.sock"),
+        "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
+        "RAY_SERVE_HAPROXY_NBTHREAD": str(http_threads),
+        "RAY_SERVE_HAPROXY_MAXCONN": str(_max_connections()),
+        "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "60",
+    }
+
+
+def _max_connections() -> int:
+    """Client connections HAProxy may hold: each takes two and a half descriptors."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard == resource.RLIM_INFINITY:
+        return MAX_CONNECTIONS
+    return max(64, min(MAX_CONNECTIONS, (hard - 512) // 3))

@@ -1,0 +1,72 @@
+"""The gateway as a Serve deployment: handles become pools, pools become an ASGI app."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from ray import serve
+from ray.serve.handle import DeploymentHandle
+from starlette.types import ASGIApp
+
+from serving.adapters import AdapterStore
+from serving.config import ServeConfig
+from serving.gateway.app import Gateway, build_app
+from serving.gateway.directory import build_directory
+from serving.gateway.metrics import GatewayMetrics
+from serving.loopback import confine
+from serving.ray_pool import RayPool
+from serving.runtime import Runtime
+
+NAME = "gateway"
+APPLICATION = "corral"
+
+
+@serve.ingress()  # type: ignore[arg-type]
+class GatewayIngress:
+    """One gateway process."""
+
+    def __init__(
+        self, config: ServeConfig, runtime: Runtime, **handles: DeploymentHandle[Any]
+    ) -> None:
+        confine()
+        self._config = config
+        self._runtime = runtime
+        self._pools = {
+            model.name: RayPool(handles[handle_key(index)], model.name)
+            for index, model in enumerate(config.models)
+        }
+        self._metrics = GatewayMetrics()
+
+    def __serve_build_asgi_app__(self) -> ASGIApp:  # Serve's name for it
+        """Called by Serve after the constructor."""
+        store = AdapterStore(
+            self._runtime.home,
+            self._config.models,
+            weights=self._runtime.weights,
+            aliases=self._runtime.aliases,
+        )
+        directory = build_directory(
+            self._config.models, self._pools.__getitem__, store, int(time.time())
+        )
+        gateway = Gateway(
+            config=self._config.gateway,
+            directory=directory,
+            metrics=self._metrics,
+            admin_key=self._runtime.admin_key,
+            peer_metrics=self._peer_metrics,
+        )
+        return build_app(gateway)
+
+    async def exposition(self) -> tuple[str, str]:
+        """This process's replica id and its own metrics."""
+        return serve.get_replica_context().replica_id.unique_id, self._metrics.exposition()
+
+    async def _peer_metrics(self) -> list[tuple[str, str]]:
+        handle = serve.get_deployment_handle(NAME, APPLICATION)
+        return list(await handle.broadcast("exposition").results_async(timeout_s=10.0))
+
+
+def handle_key(index: int) -> str:
+    """Keyword under which the gateway gets the handle of the model at `index`."""
+    return f"model_{index}"

@@ -1,0 +1,61 @@
+"""What a running stack is told besides its configuration: places, weights and the admin key."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from serving.home import Home
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """Passed to every deployment."""
+
+    home: Home
+    directory: Path
+    """Sockets and state of the running stack; short, since a socket's path has at most 107 bytes."""
+    admin_key: str = field(repr=False)
+    weights: dict[str, str] = field(default_factory=dict)
+    """Prepared model directory by model name."""
+    aliases: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Other names of a model's weights, under which adapters may know their base."""
+
+
+def runtime_directory(home: Home) -> Path:
+    """One directory per user and `$CORRAL_HOME`, readable by this user only."""
+    digest = hashlib.sha256(str(home.root).encode()).hexdigest()[:10]
+    return Path(tempfile.gettempdir()) / f"corral-{os.getuid()}-{digest}"
+
+
+def create_runtime_directory(home: Home) -> Path:
+    """Make the directory. Raises PermissionError when somebody else owns it."""
+    directory = runtime_directory(home)
+    directory.mkdir(mode=0o700, exist_ok=True)
+    info = directory.lstat()
+    if info.st_uid != os.getuid() or directory.is_symlink() or info.st_mode & 0o077:
+        raise PermissionError(f"{directory} is not private to this user; remove it")
+    return directory
+
+
+def admin_key(home: Home) -> str:
+    """The key of the admin routes: read from `$CORRAL_HOME/credentials`, made on first use."""
+    path = home.root / "credentials"
+    try:
+        for line in path.read_text(encoding="utf-8").splitlines():
+            name, _, value = line.partition(":")
+            if name.strip() == "admin_key" and value.strip():
+                return value.strip()
+    except FileNotFoundError:
+        pass
+    key = f"sk-admin-{secrets.token_urlsafe(24)}"
+    home.root.mkdir(parents=True, exist_ok=True)
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    with os.fdopen(handle, "a", encoding="utf-8") as file:
+        os.fchmod(file.fileno(), 0o600)
+        file.write(f"admin_key: {key}\n")
+    return key
