@@ -48,6 +48,7 @@ class Tally:
         self.reads = 0
         self.completed = 0
         self.failed = 0
+        self.completed_chunks = 0
         self.tokens = 0
         self.errors: list[str] = []
         self.ttfts: list[float] = []
@@ -70,6 +71,7 @@ class Stream(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._sent = 0.0
         self._last_read = 0.0
+        self._chunks = 0
         self._rest = b""
         self._tail = b""
         self._answering = False
@@ -87,6 +89,7 @@ class Stream(asyncio.Protocol):
     def _ask(self) -> None:
         assert self._transport is not None
         self._last_read = 0.0
+        self._chunks = 0
         self._rest = self._tail = b""
         self._answering = True
         self._sent = now()
@@ -111,6 +114,7 @@ class Stream(asyncio.Protocol):
             self._tail += body
             return
         self._tail = body
+        self._chunks += found
         at, tally = now(), self._tally
         if tally.open:
             tally.chunks += found
@@ -131,6 +135,7 @@ class Stream(asyncio.Protocol):
             return
         if tally.open:
             tally.completed += 1
+            tally.completed_chunks += self._chunks
             usage = USAGE.search(self._tail)
             tally.tokens += int(usage[1]) if usage else 0
         if self._again and self._parser.should_keep_alive():
@@ -233,6 +238,7 @@ async def run_load(spec: LoadSpec, mark: Callable[[str], None] = lambda _: None)
         chunks=tally.chunks,
         reads=tally.reads,
         total_output_tokens=tally.tokens,
+        completed_chunks=tally.completed_chunks,
         ttfts=tally.ttfts,
         itls_ms=summarize([1e3 * gap for gap in tally.gaps]),
         client_cpu_s=cpu,

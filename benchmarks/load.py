@@ -63,6 +63,8 @@ class LoadResult:
     """Pieces of the body that brought token events; fewer than chunks if they were merged."""
     total_output_tokens: int = 0
     """As the server counts them (`usage`), for the requests in `completed`."""
+    completed_chunks: int = 0
+    """Token events of the requests in `completed`."""
     ttfts: list[float] = field(default_factory=list)
     """From writing a request to its first token event."""
     itls_ms: dict[str, float] = field(default_factory=dict)
@@ -76,8 +78,12 @@ class LoadResult:
 
     @property
     def output_throughput(self) -> float:
-        """Tokens a second."""
-        return self.total_output_tokens / self.duration
+        """Tokens a second: token events, times the tokens that one of them carries.
+
+        Unlike tokens of completed requests over the duration, it has no edges: a request
+        that straddles the window counts for the part inside.
+        """
+        return self.chunk_throughput * self.total_output_tokens / max(self.completed_chunks, 1)
 
     @property
     def request_throughput(self) -> float:

@@ -110,7 +110,7 @@ def _override(data: Any, item: str) -> None:
 
 
 def _describe(model: type[BaseModel], error: Any) -> str:
-    loc = [part for part in error["loc"]]
+    loc = list(error["loc"])
     name = ".".join(str(part) for part in loc) or "(top level)"
     if error["type"] != "extra_forbidden":
         return f"{name}: {error['msg']}"

@@ -115,6 +115,7 @@ def _install(locks: list[Path]) -> None:
     pip.install(f"{len(wanted)} packages of {names}", wanted)
     pip.prune(set(wanted) | {"corral", "pip"})
     pip.install_project(ROOT)
+    pip.compile()
     STAMP.write_text(_stamp(locks), encoding="utf-8")
     _say(f"environment ready in {time.monotonic() - began:.0f} s: {VENV}")
 
@@ -127,8 +128,16 @@ def _install_torch(pip: Pip, entry: str) -> None:
     except InstallFailed as exc:
         if "+cpu" not in version or not exc.not_found:
             raise
-        _say(f"  not where pip looks; asking {TORCH_CPU_INDEX}")
-        pip.install(f"torch {version}", {"torch": entry}, index=TORCH_CPU_INDEX)
+        _say(f"  not where pip looks; trying {TORCH_CPU_INDEX} too")
+        try:
+            pip.install(f"torch {version}", {"torch": entry}, index=TORCH_CPU_INDEX)
+        except InstallFailed as again:
+            raise InstallFailed(
+                f"torch {version} is neither where pip looks nor to be had from {TORCH_CPU_INDEX}",
+                "connect to the network; or put its wheel into a directory, name that in "
+                "PIP_FIND_LINKS and run this again",
+                not_found=True,
+            ) from again
 
 
 def _make_venv() -> None:
@@ -144,8 +153,9 @@ def _make_venv() -> None:
     )
     if done.returncode:
         said = (done.stdout + done.stderr).strip().splitlines() or ["no reason given"]
+        why = next((line for line in said if re.search("ensurepip|No module", line)), said[-1])
         _fail(
-            f"Python {have} could not create a virtual environment: {said[-1]}",
+            f"Python {have} could not create a virtual environment: {why.strip()}",
             f"on Debian and Ubuntu: apt install python{have}-venv (or python3-venv); "
             "or name another Python: make serve PYTHON=python3.12",
         )

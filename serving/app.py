@@ -20,7 +20,7 @@ def build(config: ServeConfig, runtime: Runtime) -> Application:
         handle_key(index): _model(model, config, runtime)
         for index, model in enumerate(config.models)
     }
-    gateway = serve.deployment(GatewayIngress).options(  # type: ignore[arg-type]
+    gateway = serve.deployment(GatewayIngress).options(
         name=NAME,
         num_replicas=config.gateway.replicas,
         max_ongoing_requests=config.gateway.max_ongoing_requests,

@@ -50,7 +50,7 @@ class VllmConfig(StrictModel):
     enable_prefix_caching: bool = True
     enable_chunked_prefill: bool = True
     tool_call_parser: str | None = None
-    """Name of vLLM's parser for tool calls of this family; unset, `tool_choice: auto` is refused."""
+    """vLLM's parser for tool calls of this family; unset, `tool_choice: auto` is refused."""
     reasoning_parser: str | None = None
     chat_template: str | None = None
     """Path of a Jinja file that replaces the tokenizer's own template."""
@@ -119,10 +119,9 @@ class ReplicaConfig(StrictModel):
     downscale_delay_s: float = 120.0
     num_cpus: float = Field(0.1, ge=0)
     num_gpus: float = Field(0.0, ge=0)
-    health_period_s: float = Field(3.0, gt=0)
-    health_timeout_s: float = Field(6.0, gt=0)
-    """A replica whose engine produces nothing for this long has failed one health check of three."""
-    start_timeout_s: float = Field(1800.0, gt=0)
+    health_period_s: float = Field(2.0, gt=0)
+    health_timeout_s: float = Field(5.0, gt=0)
+    """An engine that produces nothing for this long has failed one health check of three."""
 
     @model_validator(mode="after")
     def _ordered(self) -> ReplicaConfig:

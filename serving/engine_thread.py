@@ -73,11 +73,21 @@ class EngineThread:
                 timeout_keep_alive=KEEP_ALIVE_S,
                 timeout_graceful_shutdown=5,
             )
-            self._server = uvicorn.Server(config)
-            serving = asyncio.ensure_future(self._server.serve(self._sockets))
-            while not self._server.started and not serving.done():
-                await asyncio.sleep(0.01)
-            self._ready.set_result(None)
-            await serving
+            self._server = _Server(config, self._ready)
+            await self._server.serve(self._sockets)
         finally:
             await self._engine.stop()
+
+
+class _Server(uvicorn.Server):
+    """Says when it listens."""
+
+    def __init__(self, config: uvicorn.Config, listening: Future[None]) -> None:
+        super().__init__(config)
+        self._listening = listening
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """uvicorn's hook."""
+        await super().startup(sockets)
+        if self.started:
+            self._listening.set_result(None)

@@ -1,13 +1,13 @@
 """Errors of the serving stack.
 
-    CorralError (Exception)
-    ├── StartError            the stack could not start; message = cause + one line of advice
-    ├── ModelUnavailable      weights cannot be found or prepared
-    ├── AdapterRefused        an adapter fails a check; the engine is unharmed
-    ├── AdapterNotFound       (also LookupError) no such adapter or version
-    ├── PoolBusy              no replica can take the request now; carries retry_after_s
-    ├── PoolUnavailable       no healthy replica
-    └── EngineStalled         the engine makes no forward progress
+CorralError (Exception)
+├── StartError            the stack could not start; message = cause + one line of advice
+├── ModelUnavailable      weights cannot be found or prepared
+├── AdapterRefused        an adapter fails a check; the engine is unharmed
+├── AdapterNotFound       (also LookupError) no such adapter or version
+├── PoolBusy              no replica can take the request now; carries retry_after_s
+├── PoolUnavailable       no healthy replica
+└── EngineStalled         the engine makes no forward progress
 """
 
 from __future__ import annotations

@@ -2,13 +2,15 @@
 
 Serve writes HAProxy's configuration itself and binds its statistics and metrics to
 every interface. It also lets the operator name the binary, so corral names a small
-script that edits the written file and then becomes HAProxy.
+script that edits the written file and then becomes HAProxy: statistics and metrics
+move to sockets in the runtime directory, which only this user can open.
 """
 
 from __future__ import annotations
 
 import resource
 import shlex
+import socket
 from pathlib import Path
 
 MAX_CONNECTIONS = 16384
@@ -21,11 +23,11 @@ for argument in "$@"; do
     previous=$argument
 done
 sed -i \\
-    -e 's/^\\( *bind\\) :\\([0-9]\\)/\\1 127.0.0.1:\\2/' \\
-    -e 's/^\\( *bind\\) \\*:/\\1 127.0.0.1:/' \\
+    -e 's|^\\( *bind\\) :[0-9]*$|\\1 {directory}/haproxy-metrics.http mode 600|' \\
+    -e 's|^\\( *bind\\) \\*:[0-9]*$|\\1 {directory}/haproxy-stats.http mode 600|' \\
     -e 's/mode 666 level admin/mode 600 level admin/' \\
     -e 's/^ *log .* local0 info$//' \\
-    -e 's|^\\( *errorfile 50[234]\\) .*|\\1 '{errorfile}'|' \\
+    -e 's|^\\( *errorfile 50[234]\\) .*|\\1 {directory}/unavailable.http|' \\
     "$config"
 exec {binary} "$@"
 """
@@ -40,10 +42,9 @@ _UNAVAILABLE = (
 
 def write_launcher(directory: Path, binary: str) -> Path:
     """Write the script into `directory`; its path belongs in RAY_SERVE_HAPROXY_BINARY_PATH."""
-    errorfile = directory / "unavailable.http"
-    errorfile.write_bytes(_UNAVAILABLE.encode())
+    (directory / "unavailable.http").write_bytes(_UNAVAILABLE.encode())
     script = directory / "haproxy"
-    text = _SCRIPT.format(errorfile=errorfile, binary=shlex.quote(binary))
+    text = _SCRIPT.format(directory=directory, binary=shlex.quote(binary))
     script.write_text(text, encoding="utf-8")
     script.chmod(0o700)
     return script
@@ -52,6 +53,7 @@ def write_launcher(directory: Path, binary: str) -> Path:
 def environment(directory: Path, script: Path, *, http_threads: int) -> dict[str, str]:
     """What Serve reads at import to run HAProxy this way."""
     return {
+        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(free_port()),
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         "RAY_SERVE_HAPROXY_BINARY_PATH": str(script),
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(directory / "haproxy.cfg"),
@@ -64,6 +66,13 @@ def environment(directory: Path, script: Path, *, http_threads: int) -> dict[str
         "RAY_SERVE_HAPROXY_MAXCONN": str(_max_connections()),
         "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "60",
     }
+
+
+def free_port() -> int:
+    """A TCP port on the loopback interface that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def _max_connections() -> int:

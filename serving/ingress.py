@@ -22,7 +22,7 @@ NAME = "gateway"
 APPLICATION = "corral"
 
 
-@serve.ingress()  # type: ignore[arg-type]
+@serve.ingress()
 class GatewayIngress:
     """One gateway process."""
 

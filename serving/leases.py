@@ -14,7 +14,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 TICKET_HEADER = b"x-corral-ticket"
 CLAIM_TIMEOUT_S = 15.0
-_REFUSED = b'{"error":{"message":"no valid ticket","type":"permission_error","param":null,"code":403}}'
+_REFUSED = (
+    b'{"error":{"message":"no valid ticket","type":"permission_error","param":null,"code":403}}'
+)
 
 
 @dataclass(eq=False)

@@ -107,8 +107,9 @@ def port_holder(host: str, port: int) -> str | None:
             reason = exc.strerror or str(exc)
     try:
         for connection in psutil.net_connections(kind="tcp"):
-            listening = connection.status == psutil.CONN_LISTEN
-            if listening and connection.laddr.port == port and connection.pid:
+            if connection.status != psutil.CONN_LISTEN or not connection.laddr:
+                continue
+            if connection.laddr.port == port and connection.pid:
                 command = " ".join(psutil.Process(connection.pid).cmdline()[:4])
                 return f"process {connection.pid} ({command[:120]})"
     except (psutil.AccessDenied, psutil.NoSuchProcess):

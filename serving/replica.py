@@ -5,7 +5,6 @@ Ray decides who answers; the bytes travel over this replica's own socket.
 
 from __future__ import annotations
 
-import asyncio
 import os
 import socket
 import time
@@ -31,7 +30,7 @@ from serving.progress import Progress
 class Replica:
     """Grants leases on one engine. Methods run on Serve's loop, the engine on its own."""
 
-    async def __init__(
+    async def __init__(  # type: ignore[misc]  # Serve awaits it
         self, config: ModelConfig, weights: str | None, runtime_dir: str, listen_tcp: bool
     ) -> None:
         confine()

@@ -18,7 +18,7 @@ class Runtime:
 
     home: Home
     directory: Path
-    """Sockets and state of the running stack; short, since a socket's path has at most 107 bytes."""
+    """Sockets and state of the running stack. Short: a socket's path has at most 107 bytes."""
     admin_key: str = field(repr=False)
     weights: dict[str, str] = field(default_factory=dict)
     """Prepared model directory by model name."""

@@ -46,6 +46,7 @@ class Entry:
     ref: AdapterRef
     version: str
     stamp: Stamp
+    """Of the directory, its configuration and its weights."""
     settled: bool
     checked: CheckedAdapter | None
     error: str | None
@@ -53,6 +54,8 @@ class Entry:
     """Whether it names this base model; None when that cannot be read."""
     handed_out: bool = False
     """An engine may know its bytes by its name."""
+    changed: bool = False
+    """Its files are no longer those that were handed out."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +121,8 @@ class Inspector:
         if old and old.stamp == stamp and (old.settled or old.handed_out):
             return old
         entry = _inspect(served, name, version, path, self._adapters)
-        if old and old.handed_out and old.stamp != stamp:
+        if old and old.handed_out and (old.changed or old.stamp[1:] != stamp[1:]):
+            entry.changed = True
             entry.checked, entry.error = (
                 None,
                 (

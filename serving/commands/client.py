@@ -36,9 +36,7 @@ def call(home: Home, url: str | None, method: str, path: str, **kwargs: Any) -> 
     base = base_url(home, url)
     headers = {"authorization": f"Bearer {admin_key(home)}"}
     try:
-        response = httpx.request(
-            method, base + path, headers=headers, timeout=TIMEOUT_S, **kwargs
-        )
+        response = httpx.request(method, base + path, headers=headers, timeout=TIMEOUT_S, **kwargs)
     except httpx.HTTPError as exc:
         raise NotServing(f"{base} does not answer: {exc}. `corral status` tells more") from exc
     if response.is_success:

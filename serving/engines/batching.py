@@ -28,7 +28,8 @@ from serving.errors import CorralError, EngineStalled
 __all__ = ["Batcher", "BatcherClosed", "Pass", "plan_pass"]
 
 import os
-WINDOW = int(os.environ.get("WINDOW","2"))
+
+WINDOW = int(os.environ.get("WINDOW", "2"))
 T = TypeVar("T")
 R = TypeVar("R")
 

@@ -11,7 +11,7 @@ import json
 import os
 import time
 import uuid
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import psutil
 from starlette.types import ASGIApp
@@ -63,7 +63,7 @@ class VllmEngine:
         await init_app_state(self._llm, app.state, args, tasks)
         self._state = app.state
         await self.probe(deadline_s=120.0)
-        return app  # type: ignore[no-any-return]
+        return cast(ASGIApp, app)
 
     async def probe(self, deadline_s: float) -> None:
         """See `Engine.probe`: engine steps since the last call count as progress."""
@@ -202,7 +202,7 @@ def _entrypoints() -> tuple[Any, Any]:
         from vllm.entrypoints.launchers.api_server.app_state import init_app_state
         from vllm.entrypoints.launchers.app import build_app
     except ImportError:  # vLLM 0.26
-        from vllm.entrypoints.openai.api_server import (  # type: ignore[no-redef]
+        from vllm.entrypoints.openai.api_server import (
             build_app,
             init_app_state,
         )
@@ -217,7 +217,8 @@ def _parse_args(spec: EngineSpec, config: VllmConfig) -> Namespace:
         from vllm.entrypoints.launchers.cli_args import make_arg_parser
     except ImportError:  # vLLM 0.26
         from vllm.entrypoints.openai.cli_args import make_arg_parser
-    return make_arg_parser(FlexibleArgumentParser()).parse_args(command_line(spec, config))
+    parser = make_arg_parser(FlexibleArgumentParser())
+    return cast("Namespace", parser.parse_args(command_line(spec, config)))
 
 
 def command_line(spec: EngineSpec, config: VllmConfig) -> list[str]:

@@ -85,9 +85,7 @@ def admin_router(directory: Directory, admin_key: str) -> APIRouter:
     async def unload_adapter(action: AdapterAction) -> dict[str, Any]:
         """Stop serving; running requests end first. Without a version, all of them."""
         versions = [
-            v
-            for v in store.list()
-            if v.name == action.name and action.version in (None, v.version)
+            v for v in store.list() if v.name == action.name and action.version in (None, v.version)
         ]
         if not versions:
             raise AdapterNotFound(f"no adapter {action.name!r}; `corral adapters list` shows all")

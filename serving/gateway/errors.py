@@ -1,6 +1,6 @@
 """Errors as HTTP: one exception, two envelopes (OpenAI's, and Anthropic's for /v1/messages).
 
-    ApiError (Exception)      status, message, type, param, code, extra headers
+ApiError (Exception)      status, message, type, param, code, extra headers
 """
 
 from __future__ import annotations

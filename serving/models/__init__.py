@@ -10,6 +10,6 @@ transformers nor huggingface_hub.
 
 from serving.models.builtin import BUILTINS, Builtin
 from serving.models.manifest import verify
-from serving.models.source import PreparedModel, prepare, resolve
+from serving.models.source import NotPrepared, PreparedModel, prepare, resolve
 
-__all__ = ["BUILTINS", "Builtin", "PreparedModel", "prepare", "resolve", "verify"]
+__all__ = ["BUILTINS", "Builtin", "NotPrepared", "PreparedModel", "prepare", "resolve", "verify"]

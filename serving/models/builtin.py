@@ -84,26 +84,30 @@ def prepare_builtin(builtin: Builtin, models: Path, progress: Progress) -> Path:
     directory = models / builtin.name
     if is_ready(builtin, directory):
         return directory
-    models.mkdir(parents=True, exist_ok=True)
-    with _lock(models / f".{builtin.name}.lock", builtin.name, progress):
-        if is_ready(builtin, directory):
-            return directory
-        for left in models.glob(f".{builtin.name}.tmp-*"):
-            shutil.rmtree(left)
-        scratch = models / f".{builtin.name}.tmp-{os.getpid()}"
-        scratch.mkdir()
-        try:
-            _fill(builtin, scratch, progress)
-            manifest.write(scratch, builtin.stamp)
-            _put(scratch, directory)
-        except OSError as exc:
-            raise ModelUnavailable(
-                f"{builtin.name} could not be written to {models}: {exc.strerror}. Is there space, "
-                "and may this user write there? `corral doctor`"
-            ) from exc
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
+    try:
+        models.mkdir(parents=True, exist_ok=True)
+        with _lock(models / f".{builtin.name}.lock", builtin.name, progress):
+            if not is_ready(builtin, directory):
+                _make(builtin, directory, progress)
+    except OSError as exc:
+        raise ModelUnavailable(
+            f"{builtin.name} could not be written to {models}: {exc.strerror}. Is there space, "
+            "and may this user write there? `corral doctor`"
+        ) from exc
     return directory
+
+
+def _make(builtin: Builtin, directory: Path, progress: Progress) -> None:
+    for left in directory.parent.glob(f".{builtin.name}.tmp-*"):
+        shutil.rmtree(left)
+    scratch = directory.with_name(f".{builtin.name}.tmp-{os.getpid()}")
+    scratch.mkdir()
+    try:
+        _fill(builtin, scratch, progress)
+        manifest.write(scratch, builtin.stamp)
+        _put(scratch, directory)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _fill(builtin: Builtin, scratch: Path, progress: Progress) -> None:

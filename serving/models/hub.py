@@ -27,7 +27,13 @@ def cached(source: str) -> Path | None:
 
     repo, revision = _parts(source)
     try:
-        found = snapshot_download(repo, revision=revision, local_files_only=True)
+        found = snapshot_download(
+            repo,
+            revision=revision,
+            allow_patterns=WANTED,
+            ignore_patterns=UNWANTED,
+            local_files_only=True,
+        )
     except LocalEntryNotFoundError:
         return None
     return Path(found) if _whole(Path(found)) else None

@@ -10,10 +10,14 @@ from typing import Literal
 
 from serving.errors import ModelUnavailable
 from serving.home import Home
-from serving.models import builtin, hub
+from serving.models import builtin, hub, manifest
 from serving.models.child import Progress
 
 PICKLES = {".bin", ".pt", ".pth", ".pkl", ".ckpt"}
+
+
+class NotPrepared(ModelUnavailable):
+    """The source is fine, but its weights are not here yet; `prepare` gets them."""
 
 
 @dataclass(frozen=True)
@@ -43,19 +47,29 @@ def prepare(source: str, home: Home, *, progress: Progress) -> PreparedModel:
 
 
 def resolve(source: str, home: Home) -> PreparedModel:
-    """Find `source` if it is ready; changes nothing, asks no network. Raises ModelUnavailable."""
+    """Find `source` if it is ready; changes nothing, asks no network.
+
+    Raises NotPrepared when `prepare` would get it, else ModelUnavailable.
+    """
     if known := builtin.BUILTINS.get(source):
         path = home.models / known.name
         if not builtin.is_ready(known, path):
-            raise ModelUnavailable(f"{source} is not prepared in {home.models}: `make setup`")
+            raise NotPrepared(_unprepared(known, path))
         return PreparedModel(path, "builtin", (*known.aliases, str(path)))
     if local := _local(source):
         return local
     _require_hub_id(source)
     cached = hub.cached(source)
     if cached is None:
-        raise ModelUnavailable(f"{source} is not in the local cache: `corral serve` fetches it")
+        raise NotPrepared(f"{source} is not in the local cache")
     return _from_hub(source, cached)
+
+
+def _unprepared(known: builtin.Builtin, path: Path) -> str:
+    if not path.exists():
+        return f"{known.name} is not prepared in {path.parent}"
+    faults = manifest.verify(path) or ["it was made by an older recipe"]
+    return f"{known.name} must be prepared anew: {'; '.join(faults)}"
 
 
 def _from_hub(source: str, path: Path) -> PreparedModel:

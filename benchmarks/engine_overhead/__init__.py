@@ -1,0 +1,1 @@
+"""What corral costs a real engine: its output tokens a second against vLLM's own server."""

@@ -1,0 +1,1 @@
+"""Time to ready and resident memory of every process of a stack."""
