@@ -1,85 +1,124 @@
 """Leases on the replica's side: tickets, and the door that asks for one.
 
-`LeaseBook` lives on two event loops. Serve's loop issues and awaits leases; the
-engine's loop claims them as HTTP requests arrive. Knows neither Ray nor vLLM.
+A lease is the right to have one request at a time on this replica. It outlives its
+request by a moment, so that a busy gateway need not ask Serve anew for every request;
+left idle, it ends by itself, so that Serve's count of ongoing requests stays true.
+
+`LeaseBook` is used from two event loops: Serve's grants and awaits leases, the
+engine's claims them as HTTP requests arrive. Knows neither Ray nor vLLM.
 """
 
 from __future__ import annotations
 
 import asyncio
 import secrets
+import threading
+import time
 from dataclasses import dataclass, field
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 TICKET_HEADER = b"x-corral-ticket"
-CLAIM_TIMEOUT_S = 15.0
-_REFUSED = (
-    b'{"error":{"message":"no valid ticket","type":"permission_error","param":null,"code":403}}'
-)
+IDLE_S = 0.5
+"""How long a lease lives without a request. Gateways let go of it earlier."""
+FIRST_CLAIM_S = 10.0
+"""How long a new lease waits for its first request."""
+SWEEP_S = 0.1
+STALE_STATUS = 409
+"""Answer to a ticket that is not valid (any more): nothing was done, ask for a new lease."""
 
 
 @dataclass(eq=False)
 class Lease:
-    """The right to send one HTTP request to this replica."""
+    """An open lease. `busy` while a request runs on it."""
 
     ticket: str
     adapter: str | None
+    ends_at: float
+    """When it ends unless claimed, on the monotonic clock."""
+    busy: bool = False
     closed: asyncio.Event = field(default_factory=asyncio.Event)
     request: asyncio.Task[None] | None = None
 
 
 class LeaseBook:
-    """Open leases by ticket. Created, opened and closed on the replica's own loop."""
+    """Open leases by ticket. Created on Serve's loop."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._unclaimed: dict[str, Lease] = {}
-        self._claimed: set[Lease] = set()
+        self._lock = threading.Lock()
+        self._leases: dict[str, Lease] = {}
+        self._sweeper: asyncio.TimerHandle | None = None
 
     def open(self, adapter: str | None) -> Lease:
-        """A new lease; it closes itself when nobody claims it within CLAIM_TIMEOUT_S."""
-        lease = Lease(ticket=secrets.token_urlsafe(18), adapter=adapter)
-        self._unclaimed[lease.ticket] = lease
-        self._loop.call_later(CLAIM_TIMEOUT_S, self._expire, lease)
+        """Grant a lease."""
+        ends_at = time.monotonic() + FIRST_CLAIM_S
+        lease = Lease(secrets.token_urlsafe(18), adapter, ends_at)
+        self._leases[lease.ticket] = lease
+        if self._sweeper is None:
+            self._sweeper = self._loop.call_later(SWEEP_S, self._sweep)
         return lease
 
     def close(self, lease: Lease, engine_loop: asyncio.AbstractEventLoop) -> None:
-        """Forget the lease and cancel its request if that still runs."""
-        self._unclaimed.pop(lease.ticket, None)
-        if lease.request is not None and lease in self._claimed:
-            engine_loop.call_soon_threadsafe(lease.request.cancel)
+        """End the lease; a request that still runs on it is cancelled."""
+        with self._lock:
+            self._leases.pop(lease.ticket, None)
+            request = lease.request if lease.busy else None
+        if request is not None:
+            engine_loop.call_soon_threadsafe(request.cancel)
 
-    def in_use(self, adapter: str) -> int:
-        """Open leases of this adapter, claimed or not."""
-        open_leases = [*self._unclaimed.values(), *self._claimed]
-        return sum(lease.adapter == adapter for lease in open_leases)
+    def end_idle(self, adapter: str) -> int:
+        """End the adapter's idle leases. Returns how many requests still run on others."""
+        with self._lock:
+            mine = [lease for lease in self._leases.values() if lease.adapter == adapter]
+            idle = [lease for lease in mine if not lease.busy]
+            for lease in idle:
+                del self._leases[lease.ticket]
+        for lease in idle:
+            lease.closed.set()
+        return len(mine) - len(idle)
 
     @property
     def running(self) -> int:
         """Requests being answered now."""
-        return len(self._claimed)
+        return sum(lease.busy for lease in list(self._leases.values()))
 
-    def claim(self, ticket: str) -> Lease | None:
-        """Called on the engine's loop: the lease of this ticket, which is used up by it."""
-        lease = self._unclaimed.pop(ticket, None)
-        if lease is not None:
-            lease.request = asyncio.current_task()
-            self._claimed.add(lease)
-        return lease
+    async def claim(self, ticket: str) -> Lease | None:
+        """On the engine's loop: the lease of this ticket, now busy; None when it has ended.
+
+        The request before may have sent its last byte and still be leaving: it is waited for.
+        """
+        while True:
+            with self._lock:
+                lease = self._leases.get(ticket)
+                if lease is None:
+                    return None
+                if not lease.busy:
+                    lease.busy = True
+                    lease.request = asyncio.current_task()
+                    return lease
+            await asyncio.sleep(0.001)
 
     def release(self, lease: Lease) -> None:
-        """Called on the engine's loop when the response has ended or was aborted."""
-        self._claimed.discard(lease)
-        self._loop.call_soon_threadsafe(lease.closed.set)
+        """On the engine's loop: the response has ended or was aborted."""
+        lease.request = None
+        lease.ends_at = time.monotonic() + IDLE_S
+        lease.busy = False
 
-    def _expire(self, lease: Lease) -> None:
-        if self._unclaimed.pop(lease.ticket, None) is not None:
+    def _sweep(self) -> None:
+        now = time.monotonic()
+        with self._lock:
+            over = [e for e in self._leases.values() if not e.busy and e.ends_at < now]
+            for lease in over:
+                del self._leases[lease.ticket]
+            again = bool(self._leases)
+        for lease in over:
             lease.closed.set()
+        self._sweeper = self._loop.call_later(SWEEP_S, self._sweep) if again else None
 
 
 class TicketDoor:
-    """ASGI middleware: lets a request in for a ticket, and ends its lease afterwards."""
+    """ASGI middleware: lets a request in for a ticket, and frees its lease afterwards."""
 
     def __init__(self, app: ASGIApp, book: LeaseBook) -> None:
         self._app = app
@@ -93,7 +132,7 @@ class TicketDoor:
         if scope["type"] == "http":
             for name, value in scope["headers"]:
                 if name == TICKET_HEADER:
-                    lease = self._book.claim(value.decode("latin-1"))
+                    lease = await self._book.claim(value.decode("latin-1"))
                     break
         if lease is None:
             await _refuse(scope, send)
@@ -108,6 +147,6 @@ async def _refuse(scope: Scope, send: Send) -> None:
     if scope["type"] == "websocket":
         await send({"type": "websocket.close", "code": 1008})
         return
-    headers = [(b"content-type", b"application/json")]
-    await send({"type": "http.response.start", "status": 403, "headers": headers})
-    await send({"type": "http.response.body", "body": _REFUSED})
+    headers = [(b"content-length", b"0")]
+    await send({"type": "http.response.start", "status": STALE_STATUS, "headers": headers})
+    await send({"type": "http.response.body", "body": b""})

@@ -1,13 +1,15 @@
 """`Pool` on Ray Serve: one streaming handle call is one lease.
 
 Serve's router picks the replica (least busy, adapter-affine) and counts the open
-call as an ongoing request, so autoscaling, limits and draining see real load.
+call as an ongoing request, so autoscaling, limits and draining see real load. A lease
+whose request has ended is kept for a moment and given to the next request.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from typing import Any, NoReturn
 
 import ray
@@ -19,18 +21,30 @@ from serving.engines.base import AdapterRef
 from serving.errors import AdapterRefused, CorralError, PoolBusy, PoolUnavailable
 from serving.gateway.pool import Capacity
 
+KEEP_S = 0.25
+"""How long an idle lease may be given out again; the replica keeps it a little longer."""
+MAX_AGE_S = 5.0
+"""After this a lease is not given out again, so that draining and new replicas get their turn."""
 PROBE_DEADLINE_S = 10.0
 READY_CACHE_S = 1.0
 MAX_CACHED_HANDLES = 4096
 
 
 class RayLease:
-    """An open handle call. The replica ends it when the HTTP request has ended."""
+    """An open handle call. One request at a time runs on it."""
 
-    def __init__(self, address: str, ticket: str, call: Any) -> None:
+    def __init__(self, pool: RayPool, key: str, address: str, ticket: str, call: Any) -> None:
         self.address = address
         self.ticket = ticket
+        self.key = key
+        self.granted_at = time.monotonic()
+        self.idle_since = self.granted_at
+        self._pool = pool
         self._call = call
+
+    def release(self) -> None:
+        """See `Lease.release`."""
+        self._pool.give_back(self)
 
     def abandon(self) -> None:
         """See `Lease.abandon`."""
@@ -46,33 +60,53 @@ class RayPool:
         self._node_id = ray.get_runtime_context().get_node_id()
         self._leases = handle.options(method_name="lease", stream=True)
         self._by_adapter: dict[str, DeploymentHandle[Any]] = {}
+        self._idle: dict[str, deque[RayLease]] = {}
+        self._waiting: dict[str, deque[asyncio.Future[RayLease]]] = {}
         self._capacity: Capacity | None = None
         self._capacity_at = 0.0
         self._wait_s = 1.0
 
     async def lease(self, adapter: AdapterRef | None, deadline_s: float) -> RayLease:
-        """See `Pool.lease`."""
-        if adapter is None:
-            call = self._leases.remote(self._node_id)
-        else:
-            handle = self._for_adapter(adapter.engine_name)
-            call = handle.remote(self._node_id, (adapter.engine_name, str(adapter.path)))
+        """See `Pool.lease`: an idle lease, or a new one from Serve, or one freed meanwhile."""
+        key = adapter.engine_name if adapter else ""
+        kept = self._take_idle(key)
+        if kept is not None:
+            return kept
+        freed: asyncio.Future[RayLease] = asyncio.get_running_loop().create_future()
+        granted = asyncio.ensure_future(self._grant(key, adapter))
+        queue = self._waiting.setdefault(key, deque())
+        queue.append(freed)
         started = time.monotonic()
         try:
-            async with asyncio.timeout(deadline_s):
-                address, ticket = await call.__anext__()
-        except TimeoutError:
-            call.cancel()
+            await asyncio.wait(
+                (granted, freed), timeout=deadline_s, return_when=asyncio.FIRST_COMPLETED
+            )
+            self._wait_s += 0.1 * (max(1.0, time.monotonic() - started) - self._wait_s)
+            if granted.done():
+                return granted.result()
+            if freed.done():
+                return freed.result()
             raise PoolBusy(
                 f"no replica of {self._model!r} was free within {deadline_s:g} s", self._wait_s
-            ) from None
-        except asyncio.CancelledError:
-            call.cancel()
-            raise
-        except (RayError, RayServeException) as exc:
-            _translate(exc, self._model, self._wait_s)
-        self._wait_s += 0.1 * (max(1.0, time.monotonic() - started) - self._wait_s)
-        return RayLease(address, ticket, call)
+            )
+        finally:
+            self._leave_queue(key, freed, granted)
+
+    def give_back(self, lease: RayLease) -> None:
+        """A request has ended: its lease goes to who waits for one, or is kept for a moment."""
+        now = time.monotonic()
+        if now - lease.granted_at > MAX_AGE_S:
+            lease.abandon()
+            return
+        for waiter in self._waiting.get(lease.key, ()):
+            if not waiter.done():
+                waiter.set_result(lease)
+                return
+        if self._waiting:
+            lease.abandon()  # others wait for the slot that it holds
+            return
+        lease.idle_since = now
+        self._idle.setdefault(lease.key, deque()).append(lease)
 
     async def capacity(self) -> Capacity:
         """See `Pool.capacity`; at most one round of probes a second."""
@@ -89,6 +123,48 @@ class RayPool:
             return list(await response.results_async(timeout_s=60.0))
         except (RayError, RayServeException) as exc:
             _translate(exc, self._model, self._wait_s)
+
+    def _take_idle(self, key: str) -> RayLease | None:
+        """The idle lease used last, which is the one with the longest life ahead."""
+        idle = self._idle.get(key)
+        if not idle:
+            return None
+        lease = idle.pop()
+        now = time.monotonic()
+        if now - lease.idle_since < KEEP_S and now - lease.granted_at < MAX_AGE_S:
+            return lease
+        del self._idle[key]  # those below it are older still; the replica ends them
+        return None
+
+    async def _grant(self, key: str, adapter: AdapterRef | None) -> RayLease:
+        """A new lease from Serve. Cancelling it cancels the call."""
+        if adapter is None:
+            call = self._leases.remote(self._node_id)
+        else:
+            path = str(adapter.path)
+            call = self._for_adapter(key).remote(self._node_id, (adapter.engine_name, path))
+        try:
+            address, ticket = await call.__anext__()
+        except asyncio.CancelledError:
+            call.cancel()
+            raise
+        except (RayError, RayServeException) as exc:
+            _translate(exc, self._model, self._wait_s)
+        return RayLease(self, key, address, ticket, call)
+
+    def _leave_queue(
+        self, key: str, freed: asyncio.Future[RayLease], granted: asyncio.Task[RayLease]
+    ) -> None:
+        """Stop waiting, and let nothing that was or will be granted go to waste."""
+        queue = self._waiting[key]
+        queue.remove(freed)
+        if not queue:
+            del self._waiting[key]
+        if not granted.done():
+            granted.cancel()
+        elif freed.done() and not freed.cancelled():
+            freed.result().release()
+        freed.cancel()
 
     async def _probe(self) -> Capacity:
         try:

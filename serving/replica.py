@@ -73,10 +73,11 @@ class Replica:
     async def lease(
         self, gateway_node: str, adapter: tuple[str, str] | None = None
     ) -> AsyncIterator[tuple[str, str]]:
-        """Yield `(address, ticket)` once, then stay open until the request has ended.
+        """Yield `(address, ticket)` once, then stay open as long as the lease lives.
 
-        `adapter` is `(engine name, directory)`. The address is a Unix socket's path for
-        gateways on this node, `host:port` for others. Raises AdapterRefused.
+        A gateway may send several requests on it, one after the other. `adapter` is
+        `(engine name, directory)`. The address is a Unix socket's path for gateways on
+        this node, `host:port` for others. Raises AdapterRefused.
         """
         if adapter is not None:
             await self._ensure_adapter(AdapterRef(adapter[0], Path(adapter[1])))
@@ -87,8 +88,8 @@ class Replica:
             await lease.closed.wait()
         finally:
             self._book.close(lease, self._thread.loop)
-            if lease.adapter in self._dropped:
-                await self._drop_adapter(str(lease.adapter))
+            if lease.adapter is not None and lease.adapter in self._dropped:
+                await self._drop_adapter(lease.adapter)
 
     async def load_adapter(self, engine_name: str, path: str) -> None:
         """Load now, so that the first request need not wait. Raises AdapterRefused."""
@@ -150,7 +151,7 @@ class Replica:
 
     async def _drop_adapter(self, engine_name: str) -> None:
         """Unload unless requests still use it; then the last of them does it."""
-        if self._book.in_use(engine_name):
+        if self._book.end_idle(engine_name):
             self._dropped.add(engine_name)
             return
         self._dropped.discard(engine_name)

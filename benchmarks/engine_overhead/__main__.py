@@ -90,10 +90,19 @@ def _rates(runs: Sequence[Measurement], side: str) -> list[float]:
 
 
 def _markdown(runs: Sequence[Measurement], idle: dict[str, float]) -> str:
-    columns = ("server", "tokens/s", "first chunk ms", "p99", "failed", "idle cores")
+    columns = (
+        "server",
+        "tokens/s",
+        "first chunk ms",
+        "p99",
+        "failed",
+        "idle cores",
+        "others' cores",
+    )
     cells = []
     for side in idle:
         own = [run.load for run in runs if run.side == side]
+        others = fmean(run.other_cores for run in runs if run.side == side)
         ttfts = [1e3 * ttft for load_ in own for ttft in load_.ttfts] or [float("nan")]
         cells.append(
             (
@@ -103,6 +112,7 @@ def _markdown(runs: Sequence[Measurement], idle: dict[str, float]) -> str:
                 f"{percentile(ttfts, 0.99):.0f}",
                 str(sum(load_.failed for load_ in own)),
                 f"{idle[side]:.3f}",
+                f"{others:.2f}",
             )
         )
     return table(columns, cells)

@@ -18,14 +18,18 @@ class Capacity:
 
 
 class Lease(Protocol):
-    """The right to send one request to one replica."""
+    """The right to have one request at a time on one replica."""
 
     address: str
     """Path of a Unix socket, or `host:port`."""
     ticket: str
 
+    def release(self) -> None:
+        """The answer was read to its end; the pool may give the lease to the next request."""
+        ...
+
     def abandon(self) -> None:
-        """Give the lease back unused or after a failure. Idempotent, never raises."""
+        """End the lease, and what still runs on it. Idempotent, never raises."""
         ...
 
 

@@ -19,6 +19,7 @@ from serving.gateway.errors import ApiError, from_corral
 from serving.gateway.metrics import GatewayMetrics
 from serving.gateway.pool import Lease
 from serving.gateway.upstream import Connection, ResponseHead, Upstream, UpstreamError
+from serving.leases import STALE_STATUS
 
 ATTEMPTS = 3
 """Tries at a replica before any byte of the answer was sent. Generation has no side effects."""
@@ -133,12 +134,16 @@ class Proxy:
                 connection = await self._upstream.connect(lease.address)
                 head = await connection.request(message.encode(lease.ticket))
                 first = await connection.read()
+                if head.status == STALE_STATUS:
+                    raise UpstreamError("the lease had ended")
                 if not message.stream:
                     while more := await connection.read():
                         first += more
                 return _Exchange(lease, connection, head, first)
             except UpstreamError as exc:
                 lease.abandon()
+                if connection is not None:
+                    connection.close()
                 if attempt == ATTEMPTS:
                     name = target.served.config.name
                     raise PoolUnavailable(f"the replicas of {name!r} fail: {exc}") from exc
@@ -161,11 +166,17 @@ class Proxy:
                 await send({"type": "http.response.body", "body": chunk, "more_body": True})
                 chunk = await connection.read()
         except UpstreamError as exc:
+            exchange.lease.abandon()
             error = ApiError(503, f"the answer broke off: {exc}", code="replica_lost")
             event = b"event: error\ndata: " + error.body("") + b"\n\n"
             await send({"type": "http.response.body", "body": event, "more_body": True})
-        finally:
+        except BaseException:
+            exchange.lease.abandon()
+            connection.close()
+            raise
+        else:
             self._upstream.release(exchange.lease.address, connection)
+            exchange.lease.release()
         await send({"type": "http.response.body", "body": b""})
 
 
