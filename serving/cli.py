@@ -113,7 +113,7 @@ def doctor(config: Config = "local", override: Set = None) -> None:
 def config_path(name: str) -> Path:
     """The file that `--config` names. Raises ConfigError with the names there are."""
     path = Path(name)
-    if path.suffix in (".yaml", ".yml") or path.exists():
+    if path.suffix in (".yaml", ".yml") or path.is_file():
         return path
     bundled = CONFIGS / f"{name}.yaml"
     if bundled.exists():

@@ -59,6 +59,9 @@ class EngineThread:
             if self._ready.done():
                 raise
             self._ready.set_exception(exc)
+        else:
+            if not self._ready.done():  # uvicorn ends without a word when a lifespan fails
+                self._ready.set_exception(RuntimeError("the engine's HTTP application ended"))
 
     async def _serve(self) -> None:
         try:

@@ -23,8 +23,8 @@ for argument in "$@"; do
     previous=$argument
 done
 sed -i \\
-    -e 's|^\\( *bind\\) :[0-9]*$|\\1 {directory}/haproxy-metrics.http mode 600|' \\
-    -e 's|^\\( *bind\\) \\*:[0-9]*$|\\1 {directory}/haproxy-stats.http mode 600|' \\
+    -e '/^frontend prometheus/,/^frontend http/s|^\\( *bind\\) :.*|\\1 {metrics} mode 600|' \\
+    -e '/^listen stats/,$s|^\\( *bind\\) .*|\\1 {statistics} mode 600|' \\
     -e 's/mode 666 level admin/mode 600 level admin/' \\
     -e 's/^ *log .* local0 info$//' \\
     -e 's|^\\( *errorfile 50[234]\\) .*|\\1 {directory}/unavailable.http|' \\
@@ -44,7 +44,12 @@ def write_launcher(directory: Path, binary: str) -> Path:
     """Write the script into `directory`; its path belongs in RAY_SERVE_HAPROXY_BINARY_PATH."""
     (directory / "unavailable.http").write_bytes(_UNAVAILABLE.encode())
     script = directory / "haproxy"
-    text = _SCRIPT.format(directory=directory, binary=shlex.quote(binary))
+    text = _SCRIPT.format(
+        directory=directory,
+        metrics=directory / "haproxy-metrics.http",
+        statistics=directory / "haproxy-stats.http",
+        binary=shlex.quote(binary),
+    )
     script.write_text(text, encoding="utf-8")
     script.chmod(0o700)
     return script

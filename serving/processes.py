@@ -41,7 +41,7 @@ class RunState:
         """Whether that very process still runs."""
         try:
             process = psutil.Process(self.pid)
-            return abs(process.create_time() - self.created) < 1.0 and process.is_running()
+            return abs(process.create_time() - self.created) < 1.0 and _runs(process)
         except psutil.NoSuchProcess:
             return False
 
@@ -88,7 +88,7 @@ def reap(instance: str, grace_s: float = 3.0) -> int:
         _signal(process, kill=False)
     psutil.wait_procs(processes, timeout=grace_s)
     count = len(processes)
-    while leftovers := [p for p in marked(instance) if p.status() != psutil.STATUS_ZOMBIE]:
+    while leftovers := [p for p in marked(instance) if _runs(p)]:
         for process in leftovers:
             _signal(process, kill=True)
         psutil.wait_procs(leftovers, timeout=grace_s)
@@ -115,6 +115,14 @@ def port_holder(host: str, port: int) -> str | None:
     except (psutil.AccessDenied, psutil.NoSuchProcess):
         pass
     return f"another user's process ({reason})"
+
+
+def _runs(process: psutil.Process) -> bool:
+    """Whether it still does anything: a zombie only waits for its parent to notice."""
+    try:
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _signal(process: psutil.Process, *, kill: bool) -> None:

@@ -33,8 +33,8 @@ class Progress:
         """Record that the replica entered `phase`."""
         event = Event(self._model, phase, detail, os.getpid(), time.time())
         line = json.dumps(event.__dict__) + "\n"
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(line)
+        with self._path.open("ab", buffering=0) as file:
+            file.write(line.encode())
 
     def failed(self, cause: str) -> None:
         """Record why the replica could not start."""
@@ -42,9 +42,9 @@ class Progress:
 
 
 def read(runtime_dir: Path) -> list[Event]:
-    """All events so far, oldest first; none when nothing was written yet."""
+    """All events so far, oldest first; a line that is still being written is left for later."""
     try:
         text = (runtime_dir / FILE).read_text(encoding="utf-8")
     except FileNotFoundError:
         return []
-    return [Event(**json.loads(line)) for line in text.splitlines() if line]
+    return [Event(**json.loads(line)) for line in text.split("\n")[:-1]]

@@ -63,9 +63,7 @@ class Replica:
             raise
         progress.phase("ready")
         lora = getattr(config.engine, "lora", None)
-        self._resident = serve.multiplexed(
-            max_num_models_per_replica=lora.max_cpu_loras if lora else 1
-        )(self._load_resident)
+        self._resident = self._residents(lora.max_cpu_loras if lora else 1)
 
     def _door(self, app: ASGIApp) -> ASGIApp:
         return TicketDoor(app, self._book)
@@ -144,10 +142,18 @@ class Replica:
             await self._thread.call(host.load_adapter(adapter))
         self._dropped.discard(adapter.engine_name)
 
-    async def _load_resident(self, engine_name: str) -> _Resident:
-        adapter = AdapterRef(engine_name, self._paths[engine_name])
-        await self._thread.call(self._host().load_adapter(adapter))
-        return _Resident(self._drop_adapter, engine_name)
+    def _residents(self, limit: int) -> Callable[[str], Awaitable[_Resident]]:
+        """Loads by engine name, known to Serve's router; beyond `limit` the oldest goes."""
+
+        async def load(engine_name: str) -> _Resident:
+            adapter = AdapterRef(engine_name, self._paths[engine_name])
+            await self._thread.call(self._host().load_adapter(adapter))
+            return _Resident(self._drop_adapter, engine_name)
+
+        resident: Callable[[str], Awaitable[_Resident]] = serve.multiplexed(
+            max_num_models_per_replica=limit
+        )(load)
+        return resident
 
     async def _drop_adapter(self, engine_name: str) -> None:
         """Unload unless requests still use it; then the last of them does it."""

@@ -45,17 +45,24 @@ def create_runtime_directory(home: Home) -> Path:
 def admin_key(home: Home) -> str:
     """The key of the admin routes: read from `$CORRAL_HOME/credentials`, made on first use."""
     path = home.root / "credentials"
-    try:
-        for line in path.read_text(encoding="utf-8").splitlines():
-            name, _, value = line.partition(":")
-            if name.strip() == "admin_key" and value.strip():
-                return value.strip()
-    except FileNotFoundError:
-        pass
-    key = f"sk-admin-{secrets.token_urlsafe(24)}"
-    home.root.mkdir(parents=True, exist_ok=True)
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    with os.fdopen(handle, "a", encoding="utf-8") as file:
-        os.fchmod(file.fileno(), 0o600)
-        file.write(f"admin_key: {key}\n")
+    key = _read_admin_key(path)
+    if key is None:
+        home.root.mkdir(parents=True, exist_ok=True)
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        with os.fdopen(handle, "a", encoding="utf-8") as file:
+            os.fchmod(file.fileno(), 0o600)
+            key = f"sk-admin-{secrets.token_urlsafe(24)}"
+            # The line before may have been typed without an end.
+            file.write(f"{chr(10) if file.tell() else ''}admin_key: {key}\n")
+        key = _read_admin_key(path) or key  # of two starts at once the first line counts
     return key
+
+
+def _read_admin_key(path: Path) -> str | None:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        return None
+    pairs = (line.partition(":") for line in lines)
+    keys = (value.strip() for name, _, value in pairs if name.strip() == "admin_key")
+    return next((key for key in keys if key), None)

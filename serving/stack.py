@@ -58,7 +58,6 @@ def main() -> int:
 
 def _start(config: ServeConfig, runtime: Runtime, stop: threading.Event) -> None:
     """Start (or join) Ray and deploy. Raises whatever Ray or Serve raise."""
-    import ray
     from ray import serve
     from ray.serve.config import HTTPOptions, ProxyLocation
     from ray.serve.schema import LoggingConfig
@@ -66,7 +65,7 @@ def _start(config: ServeConfig, runtime: Runtime, stop: threading.Event) -> None
     from serving.app import build
     from serving.ingress import APPLICATION
 
-    ray.init(**_ray_options(config, runtime))
+    _start_ray(config, runtime)
     for name in (signal.SIGTERM, signal.SIGINT):
         signal.signal(name, lambda *_: stop.set())
     logs = LoggingConfig(
@@ -116,17 +115,21 @@ def _cause(exc: BaseException) -> str:
     return f"{type(exc).__name__}: {lines[-1] if lines else 'no message'}"
 
 
-def _ray_options(config: ServeConfig, runtime: Runtime) -> dict[str, Any]:
-    common: dict[str, Any] = {"log_to_driver": False, "configure_logging": False}
+def _start_ray(config: ServeConfig, runtime: Runtime) -> None:
+    """Join the configured cluster, or start a private one."""
+    import ray
+
+    from serving import private_cluster
+
+    quiet: dict[str, Any] = {"log_to_driver": False, "configure_logging": False}
     if config.cluster.address is not None:
-        return common | {"address": config.cluster.address}
-    return common | {
-        "address": "local",
-        "include_dashboard": False,
-        "object_store_memory": config.cluster.object_store_mib * 2**20,
-        "_node_ip_address": "127.0.0.1",
-        "_temp_dir": str(runtime.directory / "ray"),
-    }
+        ray.init(address=config.cluster.address, **quiet)
+        return
+    options = private_cluster.options(
+        str(runtime.directory / "ray"), config.cluster.object_store_mib
+    )
+    with private_cluster.lean():
+        ray.init(**options, **quiet)
 
 
 def _stop() -> None:

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from serving.commands.client import call
@@ -31,9 +32,9 @@ def list_adapters(url: Url = None) -> None:
         if row["disabled"]:
             state = "unloaded"
         if row["error"]:
-            state = f"[red]refused:[/red] {row['error']}"
-        rank = "–" if row["rank"] is None else str(row["rank"])
-        table.add_row(row["name"], row["version"], row["base"] or "–", rank, state)
+            state = f"[red]refused:[/red] {escape(row['error'])}"
+        rank = str(row["rank"] or "–")
+        table.add_row(escape(row["name"]), row["version"], row["base"] or "–", rank, state)
     Console().print(table if rows else "no adapters in $CORRAL_HOME/adapters")
 
 

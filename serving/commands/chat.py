@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 def run(home: Home, *, url: str | None, model: str | None, system: str | None, once: str) -> None:
     """Talk until end of input; with `once`, ask that and return."""
+    from httpx import HTTPError  # raised when a stream breaks off
     from openai import OpenAI, OpenAIError
 
     console = Console()
@@ -35,7 +36,7 @@ def run(home: Home, *, url: str | None, model: str | None, system: str | None, o
                 del messages[1 if system else 0 :]
                 continue
             _turn(console, client, name, messages, text)
-    except OpenAIError as exc:
+    except (OpenAIError, HTTPError) as exc:
         raise CorralError(str(exc)) from exc
 
 

@@ -34,15 +34,19 @@ def base_url(home: Home, url: str | None) -> str:
 def call(home: Home, url: str | None, method: str, path: str, **kwargs: Any) -> Any:
     """One admin or public request; the parsed JSON. Raises CorralError with the server's words."""
     base = base_url(home, url)
-    headers = {"authorization": f"Bearer {admin_key(home)}"}
+    admin = path.startswith("/admin")
+    headers = {"authorization": f"Bearer {admin_key(home)}"} if admin else {}
     try:
         response = httpx.request(method, base + path, headers=headers, timeout=TIMEOUT_S, **kwargs)
-    except httpx.HTTPError as exc:
+    except (httpx.HTTPError, httpx.InvalidURL) as exc:
         raise NotServing(f"{base} does not answer: {exc}. `corral status` tells more") from exc
-    if response.is_success:
-        return response.json()
     try:
-        message = response.json()["error"]["message"]
-    except (ValueError, KeyError, TypeError):
+        answer = response.json()
+        if response.is_success:
+            return answer
+        message = answer["error"]["message"]
+    except (ValueError, KeyError, TypeError) as exc:
+        if response.is_success:
+            raise NotServing(f"{base} is no corral: {path} is not answered with JSON") from exc
         message = response.text[:300]
     raise CorralError(f"{message} (HTTP {response.status_code})")

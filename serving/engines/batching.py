@@ -9,6 +9,10 @@ Fairness: requests take turns. The request whose turn it is has its first item i
 the next pass for certain, and the rest of the pass is filled with one item of
 each request in turn; so a request waits at most as many passes as there are
 requests before it, however large they are.
+
+An idle batcher waits for company only when there was some lately. All-MiniLM-L6-v2
+on 2 cores, 8 clients that send one short text after another: 193 texts/s with no
+wait (they fall into two alternating halves), 261 with one of at most 2 ms.
 """
 
 from __future__ import annotations
@@ -27,9 +31,10 @@ from serving.errors import CorralError, EngineStalled
 
 __all__ = ["Batcher", "BatcherClosed", "Pass", "plan_pass"]
 
-import os
+WINDOW = 16
+"""Passes' worth of queued items among which a pass finds items of like length. Simulated with 128
+clients and seven lengths from 7 to 162 tokens: 6% more texts a second than 2."""
 
-WINDOW = int(os.environ.get("WINDOW", "2"))
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -109,8 +114,9 @@ class Batcher(Generic[T, R]):
 
     Made on the event loop that will call it. `run` maps a list of items to as
     many results and is called on one thread only; `length` gives an item's
-    tokens. When idle, a pass waits up to `max_wait_s` for company; when busy,
-    never. `observe` is called on the worker thread after each pass.
+    tokens. When idle, a pass waits up to `max_wait_s` until as many requests are
+    there as were when the last pass was chosen: a lone client never waits, and
+    nobody does when the model is busy. `observe` is called on the worker thread after each pass.
     """
 
     def __init__(
@@ -130,6 +136,8 @@ class Batcher(Generic[T, R]):
         self._unanswered: set[_Request[T, R]] = set()
         self._wake = threading.Condition()
         self._closed = False
+        self._company = 1
+        """Requests that were waiting when the last pass was chosen, those in it included."""
         self._passes = 0
         self._probed = 0
         self._loop = asyncio.get_running_loop()
@@ -229,15 +237,22 @@ class Batcher(Generic[T, R]):
         """Block until there is work; an empty list means that the batcher is closed."""
         with self._wake:
             while not self._closed:
-                if self._requests:
-                    return self._take()
-                self._wake.wait()
-                if self._max_wait_s:
-                    self._wake.wait_for(self._full, self._max_wait_s)
+                if not self._requests:
+                    self._wake.wait()
+                    if self._max_wait_s:
+                        self._wake.wait_for(self._complete, self._max_wait_s)
+                else:
+                    batch = self._take()
+                    served = len({entry.request for entry in batch})
+                    self._company = served + len(self._requests)
+                    return batch
             return []
 
-    def _full(self) -> bool:
-        return self._closed or sum(sum(r.lengths) for r in self._requests) >= self._max_tokens
+    def _complete(self) -> bool:
+        """Is there as much waiting as one pass holds, or as many requests as were lately?"""
+        if self._closed or len(self._requests) >= self._company:
+            return True
+        return sum(sum(r.lengths) for r in self._requests) >= self._max_tokens
 
     def _take(self) -> list[_Entry[T, R]]:
         """Remove the next pass from the queue (the lock is held)."""
@@ -259,7 +274,7 @@ class Batcher(Generic[T, R]):
         return batch
 
     def _candidates(self) -> list[_Entry[T, R]]:
-        """One item of each request in turn, the longest first, worth about two passes."""
+        """One item of each request in turn, the longest first, worth about WINDOW passes."""
         found: list[_Entry[T, R]] = []
         tokens, depth = 0, 0
         active = list(self._requests)

@@ -166,7 +166,8 @@ class EmbeddingEngine:
         vectors = row[self._collate.written(len(one.tokens.ids))]
         if one.query is None:
             return vectors.clone()
-        return (one.query @ vectors.T).amax(dim=1).mean().item()
+        score = (one.query @ vectors.T).amax(dim=1).mean().item()
+        return max(-1.0, min(1.0, score))  # rounding may leave the interval
 
 
 @dataclass(frozen=True)

@@ -78,7 +78,8 @@ class EmbeddingRequest(_Truncating, kw_only=True):
     """`POST /v1/embeddings`. Token ids are used as they are, without special tokens added."""
 
     input: str | list[str | int | list[int]]
-    encoding_format: Literal["float", "base64"] = "float"
+    encoding_format: Literal["float", "base64"] | None = None
+    """None is `float`: some clients send null for what they leave to the server."""
     dimensions: Positive | None = None
     add_special_tokens: bool = True
     embed_dtype: Literal["float32"] = "float32"

@@ -20,8 +20,11 @@ from serving.gateway.admin import admin_router
 from serving.gateway.directory import ENDPOINTS, Directory
 from serving.gateway.errors import ApiError, from_corral
 from serving.gateway.metrics import GatewayMetrics, merge
+from serving.gateway.pool import Pool
 from serving.gateway.proxy import Proxy
 
+METRICS_TIMEOUT_S = 5.0
+"""A replica that does not answer within this is left out of /metrics."""
 SHORT_PATHS = {"/rerank": "/v1/rerank", "/v2/rerank": "/v1/rerank", "/score": "/v1/score"}
 """Paths other servers also answer, and ours for them."""
 
@@ -48,6 +51,7 @@ def build_app(gateway: Gateway) -> ASGIApp:
     app.add_exception_handler(CorralError, _on_corral_error)
     app.add_exception_handler(HTTPException, _on_http_error)
     app.add_exception_handler(RequestValidationError, _on_invalid)
+    app.add_exception_handler(Exception, _on_bug)
     proxy = Proxy(gateway.config, gateway.directory, gateway.metrics)
     return _HotPath(app, proxy)
 
@@ -99,8 +103,9 @@ def _add_status_routes(app: FastAPI, gateway: Gateway) -> None:
     async def metrics() -> PlainTextResponse:
         """Prometheus: every gateway process and every engine replica, told apart by labels."""
         sources = [({"gateway": name}, text) for name, text in await gateway.peer_metrics()]
-        for served in directory.models.values():
-            for status in await served.pool.broadcast("status"):
+        pools = (served.pool for served in directory.models.values())
+        for statuses in await asyncio.gather(*map(_statuses, pools)):
+            for status in statuses:
                 labels = {"replica": status["replica"], "model": status["model"]}
                 sources.append((labels, status["metrics"]))
         text = await asyncio.to_thread(merge, sources)
@@ -117,6 +122,15 @@ def _add_status_routes(app: FastAPI, gateway: Gateway) -> None:
         return directory.card(name)
 
 
+async def _statuses(pool: Pool) -> list[dict[str, Any]]:
+    """Of all replicas; none when they do not answer, which must not hide the other models."""
+    try:
+        async with asyncio.timeout(METRICS_TIMEOUT_S):
+            return await pool.broadcast("status")
+    except (CorralError, TimeoutError):
+        return []
+
+
 async def _on_api_error(request: Request, exc: Exception) -> Response:
     assert isinstance(exc, ApiError)
     return _response(request, exc)
@@ -130,7 +144,10 @@ async def _on_corral_error(request: Request, exc: Exception) -> Response:
 async def _on_http_error(request: Request, exc: Exception) -> Response:
     assert isinstance(exc, HTTPException)
     message = f"no route {request.method} {request.url.path}" if exc.status_code == 404 else None
-    return _response(request, ApiError(exc.status_code, message or str(exc.detail)))
+    headers = [(name.encode(), value.encode()) for name, value in (exc.headers or {}).items()]
+    return _response(
+        request, ApiError(exc.status_code, message or str(exc.detail), headers=headers)
+    )
 
 
 async def _on_invalid(request: Request, exc: Exception) -> Response:
@@ -138,6 +155,11 @@ async def _on_invalid(request: Request, exc: Exception) -> Response:
     first = exc.errors()[0]
     param = ".".join(str(part) for part in first["loc"] if part != "body")
     return _response(request, ApiError(400, f"{param}: {first['msg']}", param=param))
+
+
+async def _on_bug(request: Request, exc: Exception) -> Response:
+    """Starlette raises it again afterwards, for the server's log."""
+    return _response(request, ApiError(500, "internal error", code="internal_error"))
 
 
 def _response(request: Request, error: ApiError) -> Response:

@@ -52,7 +52,9 @@ class ApiError(Exception):
     @property
     def type(self) -> str:
         """OpenAI's error type for the status."""
-        return _TYPES.get(self.status, "api_error")
+        return _TYPES.get(
+            self.status, "invalid_request_error" if self.status < 500 else "api_error"
+        )
 
     def body(self, path: str) -> bytes:
         """The JSON body, in the envelope that clients of `path` expect."""

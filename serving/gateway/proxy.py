@@ -5,6 +5,8 @@ Everything that costs is done once a request; a chunk costs one read and one sen
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import time
 import uuid
 from dataclasses import dataclass
@@ -20,6 +22,8 @@ from serving.gateway.metrics import GatewayMetrics
 from serving.gateway.pool import Lease
 from serving.gateway.upstream import Connection, ResponseHead, Upstream, UpstreamError
 from serving.leases import STALE_STATUS
+
+_log = logging.getLogger(__name__)
 
 ATTEMPTS = 3
 """Tries at a replica before any byte of the answer was sent. Generation has no side effects."""
@@ -63,7 +67,7 @@ class Proxy:
         path: str = scope["path"]
         request_id = uuid.uuid4().hex
         started = time.perf_counter()
-        model, status = "", 500
+        model, status, exchange = "", 500, None
         self._metrics.in_flight.inc()
         try:
             body = await self._read_body(scope, receive)
@@ -75,7 +79,7 @@ class Proxy:
             exchange = await self._exchange(message, target)
             status = exchange.head.status
             self._metrics.first_byte(model, time.perf_counter() - started)
-            await self._answer(exchange, send)
+            await self._answer(path, exchange, send)
         except ApiError as exc:
             status = exc.status
             await exc.send(path, send)
@@ -83,9 +87,15 @@ class Proxy:
             error = from_corral(exc)
             status = error.status
             await error.send(path, send)
-        except BaseException:
+        except asyncio.CancelledError:
             status = 499
             raise
+        except Exception:
+            _log.exception("request %s to %s failed", request_id, path)
+            if exchange is not None:
+                raise  # the head may be on its way
+            error = ApiError(500, f"internal error in request {request_id}", code="internal_error")
+            await error.send(path, send)
         finally:
             self._metrics.in_flight.dec()
             self._metrics.observe(path, model, status, time.perf_counter() - started)
@@ -112,7 +122,7 @@ class Proxy:
         try:
             routed = self._decode(body)
         except msgspec.ValidationError as exc:
-            field = "stream" if "$.stream" in str(exc) else "model"
+            field = next((name for name in ("stream", "model") if f"$.{name}" in str(exc)), None)
             raise ApiError(400, f"invalid request: {exc}", param=field) from exc
         except (msgspec.DecodeError, RecursionError) as exc:
             raise ApiError(400, f"the request body is not valid JSON: {exc}") from exc
@@ -137,8 +147,10 @@ class Proxy:
                 if head.status == STALE_STATUS:
                     raise UpstreamError("the lease had ended")
                 if not message.stream:
+                    parts = [first]
                     while more := await connection.read():
-                        first += more
+                        parts.append(more)
+                    first = b"".join(parts)
                 return _Exchange(lease, connection, head, first)
             except UpstreamError as exc:
                 lease.abandon()
@@ -155,7 +167,7 @@ class Proxy:
                 raise
         raise AssertionError("unreachable")
 
-    async def _answer(self, exchange: _Exchange, send: Send) -> None:
+    async def _answer(self, path: str, exchange: _Exchange, send: Send) -> None:
         connection, chunk = exchange.connection, exchange.first
         headers = [(n, v) for n, v in exchange.head.headers if n in _PASSED_HEADERS]
         try:
@@ -168,7 +180,7 @@ class Proxy:
         except UpstreamError as exc:
             exchange.lease.abandon()
             error = ApiError(503, f"the answer broke off: {exc}", code="replica_lost")
-            event = b"event: error\ndata: " + error.body("") + b"\n\n"
+            event = b"event: error\ndata: " + error.body(path) + b"\n\n"
             await send({"type": "http.response.body", "body": event, "more_body": True})
         except BaseException:
             exchange.lease.abandon()

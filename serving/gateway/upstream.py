@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
 
@@ -33,8 +34,11 @@ class ResponseHead:
 class Connection(asyncio.Protocol):
     """One connection; one request at a time."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, on_lost: Callable[[Connection], None]
+    ) -> None:
         self._loop = loop
+        self._on_lost = on_lost
         self._transport: asyncio.Transport | None = None
         self._parser = httptools.HttpResponseParser(self)
         self._headers: list[tuple[bytes, bytes]] = []
@@ -51,11 +55,6 @@ class Connection(asyncio.Protocol):
     def reusable(self) -> bool:
         """Whether the response was read to its end and the replica keeps the connection open."""
         return self._complete and self._keep_alive and not self._lost
-
-    @property
-    def lost(self) -> bool:
-        """Whether the replica closed the connection."""
-        return self._lost
 
     async def request(self, message: bytes) -> ResponseHead:
         """Send a whole request and await the head. Raises UpstreamError."""
@@ -88,7 +87,8 @@ class Connection(asyncio.Protocol):
         self._buffered = 0
         if self._paused and self._transport is not None:
             self._paused = False
-            self._transport.resume_reading()
+            if not self._lost:
+                self._transport.resume_reading()
         return data
 
     def close(self) -> None:
@@ -113,6 +113,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """asyncio callback."""
         self._lost = True
+        self._on_lost(self)
         if self._head is not None and not self._head.done():
             self._head.set_exception(UpstreamError("the replica closed the connection"))
         self._wake()
@@ -155,34 +156,32 @@ class Upstream:
     async def connect(self, address: str) -> Connection:
         """An idle or a new connection to `address`. Raises UpstreamError."""
         idle = self._idle.get(address)
-        while idle:
-            connection = idle.pop()
-            if not connection.lost:
-                return connection
+        if idle:
+            return idle.pop()
         loop = asyncio.get_running_loop()
+
+        def make() -> Connection:
+            return Connection(loop, lambda connection: self._forget(address, connection))
+
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
                 if address.startswith("/"):
-                    _, made = await loop.create_unix_connection(lambda: Connection(loop), address)
+                    _, made = await loop.create_unix_connection(make, address)
                 else:
                     host, _, port = address.rpartition(":")
-                    _, made = await loop.create_connection(
-                        lambda: Connection(loop), host.strip("[]"), int(port)
-                    )
+                    _, made = await loop.create_connection(make, host.strip("[]"), int(port))
         except OSError as exc:  # includes TimeoutError
-            self._idle.pop(address, None)
             raise UpstreamError(f"cannot connect to the replica: {exc}") from exc
         return made
 
     def release(self, address: str, connection: Connection) -> None:
         """Keep the connection for the next request, or close it when that cannot be."""
-        idle = self._idle.setdefault(address, [])
-        if connection.reusable and len(idle) < MAX_IDLE_PER_ADDRESS:
-            idle.append(connection)
-        else:
-            connection.close()
-            if not idle:
-                del self._idle[address]
+        if connection.reusable:
+            idle = self._idle.setdefault(address, [])
+            if len(idle) < MAX_IDLE_PER_ADDRESS:
+                idle.append(connection)
+                return
+        connection.close()
 
     def close(self) -> None:
         """Close every idle connection."""
@@ -190,3 +189,12 @@ class Upstream:
             for connection in idle:
                 connection.close()
         self._idle.clear()
+
+    def _forget(self, address: str, connection: Connection) -> None:
+        idle = self._idle.get(address)
+        if idle is None:
+            return
+        if connection in idle:
+            idle.remove(connection)
+        if not idle:
+            del self._idle[address]

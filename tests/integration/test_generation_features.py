@@ -52,6 +52,9 @@ TOOLS: list[ChatCompletionFunctionToolParam] = [
         },
     },
 ]
+LOOSE_TOOLS: list[ChatCompletionFunctionToolParam] = [
+    {"type": "function", "function": {"name": "get_weather", "parameters": {"type": "object"}}}
+]
 CALL = '<tool_call>\n{"name": "get_weather", "arguments": {"city": "Paris"}}\n</tool_call>'
 
 
@@ -122,11 +125,11 @@ def test_required_tool_choice_calls_one_with_valid_arguments(client: OpenAI) -> 
     assert finish == "tool_calls"
 
 
-@pytest.mark.parametrize("name", ARGUMENTS)
-def test_named_tool_choice_calls_that_tool_with_valid_arguments(client: OpenAI, name: str) -> None:
-    called, arguments, _ = _call(client, {"type": "function", "function": {"name": name}})
-    assert called == name
-    ARGUMENTS[name].model_validate_json(arguments)
+def test_named_tool_choice_calls_that_tool_with_valid_arguments(client: OpenAI) -> None:
+    """Asked for the weather, it sets an alarm, since it is told to."""
+    name, arguments, _ = _call(client, {"type": "function", "function": {"name": "set_alarm"}})
+    assert name == "set_alarm"
+    Alarm.model_validate_json(arguments)
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -135,7 +138,7 @@ def test_auto_tool_choice_parses_a_call_out_of_the_answer(client: OpenAI, stream
     options: dict[str, Any] = {
         "model": MODEL,
         "messages": WEATHER,
-        "tools": TOOLS,
+        "tools": LOOSE_TOOLS,
         "tool_choice": "auto",
         "max_tokens": 64,
         "temperature": 0,
@@ -201,9 +204,7 @@ def test_responses_hold_to_a_json_schema(client: OpenAI) -> None:
         input="Describe a person as JSON.",
         max_output_tokens=64,
         temperature=0,
-        text={
-            "format": {"type": "json_schema", "name": "p", "schema": Person.model_json_schema()}
-        },
+        text={"format": {"type": "json_schema", "name": "p", "schema": Person.model_json_schema()}},
     )
     Person.model_validate_json(answer.output_text)
 

@@ -24,6 +24,7 @@ RAY_FILES = {
     "serving/app.py",
     "serving/ingress.py",
     "serving/loopback.py",
+    "serving/private_cluster.py",
     "serving/ray_pool.py",
     "serving/replica.py",
     "serving/stack.py",

@@ -37,8 +37,8 @@ class EmbeddingRequest(Named):
     """`POST /v1/embeddings`."""
 
     input: str | list[str]
-    dimensions: int = Field(DIMENSIONS, ge=1, le=8192)
-    encoding_format: Literal["float", "base64"] = "float"
+    dimensions: int | None = Field(None, ge=1, le=8192)
+    encoding_format: Literal["float", "base64"] | None = None
 
     def answer(self, model: str) -> dict[str, Any]:
         texts = [self.input] if isinstance(self.input, str) else self.input
@@ -49,10 +49,10 @@ class EmbeddingRequest(Named):
         return _listed(model, data, texts)
 
     def _encode(self, text: str) -> list[float] | str:
-        vector = embed(text, self.dimensions)
-        if self.encoding_format == "float":
-            return vector
-        return base64.b64encode(array("f", vector).tobytes()).decode()
+        vector = embed(text, self.dimensions or DIMENSIONS)
+        if self.encoding_format == "base64":
+            return base64.b64encode(array("f", vector).tobytes()).decode()
+        return vector
 
 
 class RerankRequest(Named):

@@ -92,11 +92,35 @@ async def test_requests_that_arrive_during_a_pass_share_the_next(make: Make, mod
     assert model.batches == [[0], [1, 2, 3]]
 
 
-async def test_an_idle_batcher_waits_for_company_when_told_to(make: Make, model: Model) -> None:
+async def test_an_idle_batcher_waits_for_as_many_as_came_last(make: Make, model: Model) -> None:
+    batcher = make(max_wait_s=60)
+    first = spawn(batcher, [0])
+    await model.busy()
+    others = [spawn(batcher, [item]) for item in (1, 2, 3)]
+    await queued(batcher, 3)
     model.gate.set()
-    batcher = make(max_tokens=3, max_wait_s=60)
-    assert await asyncio.gather(*(batcher.submit([item]) for item in (1, 2, 3))) == [[2], [4], [6]]
-    assert [sorted(batch) for batch in model.batches] == [[1, 2, 3]]
+    await asyncio.gather(first, *others)
+    again = [spawn(batcher, [item]) for item in (4, 5)]
+    await queued(batcher, 2)
+    assert await asyncio.gather(*again, batcher.submit([6])) == [[8], [10], [12]]
+    assert model.batches[2:] == [[4, 5, 6]]
+
+
+async def test_a_lone_client_does_not_wait_for_company(make: Make, model: Model) -> None:
+    model.gate.set()
+    batcher = make(max_wait_s=3600)
+    assert [await batcher.submit([item]) for item in (1, 2)] == [[2], [4]]
+
+
+async def test_waiting_ends_when_a_pass_is_full(make: Make, model: Model) -> None:
+    batcher = make(max_wait_s=3600)
+    first = [spawn(batcher, [0])]
+    await model.busy()
+    first += [spawn(batcher, [0]), spawn(batcher, [0])]
+    await queued(batcher, 2)
+    model.gate.set()
+    await asyncio.gather(*first)
+    assert await batcher.submit([1] * 8) == [2] * 8
 
 
 async def test_padded_tokens_stay_within_the_budget(make: Make, model: Model) -> None:

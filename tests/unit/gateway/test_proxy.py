@@ -1,0 +1,529 @@
+"""The token path: names, bytes, faults, disconnects; through real sockets, without Ray."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import anthropic
+import httpx
+import openai
+import pytest
+import pytest_asyncio
+
+from serving.config import GatewayConfig
+from serving.errors import PoolBusy, PoolUnavailable
+from serving.gateway.pool import Pool
+from serving.gateway.proxy import ATTEMPTS
+from tests.unit.gateway.in_process import (
+    CHUNKED,
+    WAIT_S,
+    Site,
+    StubLease,
+    StubPool,
+    chunk,
+    gateway,
+    local,
+    raw,
+    sample,
+    scripted,
+    whole,
+)
+
+PATHS = {
+    "/v1/chat/completions": {"messages": [{"role": "user", "content": "one two"}]},
+    "/v1/completions": {"prompt": "one two"},
+    "/v1/responses": {"input": "one two"},
+    "/v1/messages": {"messages": [{"role": "user", "content": "one two"}], "max_tokens": 4},
+}
+OTHER_PATHS: dict[str, dict[str, Any]] = {
+    "/v1/embeddings": {"input": "one two"},
+    "/v1/rerank": {"query": "one", "documents": ["one", "two"]},
+    "/v1/score": {"text_1": "one", "text_2": "two"},
+    "/tokenize": {"prompt": "one two"},
+    "/detokenize": {"tokens": []},
+}
+CHAT = "/v1/chat/completions"
+COMPLETIONS = "/v1/completions"
+EVENT = b'data: {"id":"c","object":"chat.completion.chunk","created":1,"model":"m","choices":[]}\n\n'
+CUT_STREAM = raw(CHUNKED + chunk(EVENT), then_close=True)
+MODEL = local("fake")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def site(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]:
+    root = tmp_path_factory.mktemp("site")
+    config = GatewayConfig(max_body_mib=0.25)
+    async with gateway(root, local("fake", tokens=4), local("other"), config=config) as running:
+        yield running
+
+
+shared = pytest.mark.asyncio(loop_scope="module")
+
+
+def _write_adapter(root: Path, name: str, version: str, base: str = "fake") -> None:
+    folder = root / "adapters" / name / version
+    folder.mkdir(parents=True)
+    settings = {
+        "peft_type": "LORA",
+        "base_model_name_or_path": base,
+        "r": 4,
+        "lora_alpha": 8,
+        "target_modules": ["q_proj"],
+    }
+    (folder / "adapter_config.json").write_text(json.dumps(settings))
+    header = {
+        f"base_model.model.model.layers.0.self_attn.q_proj.lora_{side}.weight": {
+            "dtype": "F32",
+            "shape": shape,
+            "data_offsets": [offset, offset + 64],
+        }
+        for side, shape, offset in (("A", [4, 4], 0), ("B", [4, 4], 64))
+    }
+    encoded = json.dumps(header).encode()
+    weights = len(encoded).to_bytes(8, "little") + encoded + b"\x3f" * 128
+    (folder / "adapter_model.safetensors").write_bytes(weights)
+
+
+@shared
+@pytest.mark.parametrize("name", ["fake", "other"])
+async def test_the_named_model_answers(site: Site, name: str) -> None:
+    answer = await site.http.post(COMPLETIONS, json={"model": name, "prompt": "one two"})
+    assert answer.status_code == 200
+    assert answer.json()["model"] == name
+    assert answer.headers["content-type"] == "application/json"
+
+
+@shared
+@pytest.mark.parametrize(("path", "body"), [*PATHS.items(), *OTHER_PATHS.items()])
+async def test_every_endpoint_answers(site: Site, path: str, body: dict[str, Any]) -> None:
+    answer = await site.http.post(path, json=body | {"model": "fake"})
+    assert answer.status_code == 200, answer.text
+    assert answer.json()
+
+
+@shared
+@pytest.mark.parametrize("path", ["/rerank", "/v2/rerank", "/score"])
+async def test_other_servers_paths_answer_too(site: Site, path: str) -> None:
+    body = OTHER_PATHS["/v1/score" if path == "/score" else "/v1/rerank"]
+    answer = await site.http.post(path, json=body | {"model": "fake"})
+    assert answer.status_code == 200, answer.text
+
+
+@shared
+async def test_the_openai_client_streams_and_counts(site: Site) -> None:
+    async with site.openai() as client:
+        stream = await client.chat.completions.create(
+            model="fake",
+            messages=[{"role": "user", "content": "one two"}],
+            stream=True,
+            stream_options={"include_usage": True},
+        )
+        chunks = [item async for item in stream]
+    text = "".join(item.choices[0].delta.content or "" for item in chunks if item.choices)
+    assert text == "one two one two"
+    assert chunks[-1].usage is not None
+    assert chunks[-1].usage.completion_tokens == 4
+
+
+@shared
+async def test_the_anthropic_client_streams(site: Site) -> None:
+    client = anthropic.AsyncAnthropic(base_url=site.url, api_key="none", max_retries=0)
+    async with client, client.messages.stream(
+        model="fake", max_tokens=3, messages=[{"role": "user", "content": "one two"}]
+    ) as stream:
+        assert await stream.get_final_text() == "one two one"
+
+
+@shared
+async def test_unknown_model_is_404_with_the_near_name(site: Site) -> None:
+    async with site.openai() as client:
+        with pytest.raises(openai.NotFoundError, match="did you mean fake") as caught:
+            await client.completions.create(model="fakes", prompt="x")
+    assert caught.value.code == "model_not_found"
+    assert caught.value.param == "model"
+
+
+@shared
+async def test_unknown_adapter_is_404(site: Site) -> None:
+    answer = await site.http.post(COMPLETIONS, json={"model": "fake:pirate", "prompt": "x"})
+    assert answer.status_code == 404
+    assert answer.json()["error"]["code"] == "model_not_found"
+
+
+@shared
+async def test_a_missing_model_with_several_candidates_names_them(site: Site) -> None:
+    answer = await site.http.post(COMPLETIONS, json={"prompt": "x"})
+    assert answer.status_code == 400
+    assert "fake, other" in answer.json()["error"]["message"]
+
+
+async def test_a_missing_model_with_one_candidate_is_that_one(tmp_path: Path) -> None:
+    async with gateway(tmp_path, MODEL) as site:
+        answer = await site.http.post(COMPLETIONS, json={"prompt": "one"})
+        assert answer.status_code == 200, answer.text
+        assert answer.json()["choices"][0]["text"].startswith("one")
+
+
+@shared
+@pytest.mark.parametrize(
+    ("body", "param", "words"),
+    [
+        (b"{", None, "not valid JSON"),
+        (b"", None, "not valid JSON"),
+        (b'{"model": "fake", "prompt": "\xff"', None, "not valid JSON"),
+        (b"[" * 100_000, None, "object"),
+        (b'{"x": ' + b"[" * 50_000 + b"]" * 50_000 + b"}", None, "not valid JSON"),
+        (b"[]", None, "object"),
+        (b'"text"', None, "object"),
+        (b'{"model": 7}', "model", "str"),
+        (b'{"model": "fake", "stream": "yes"}', "stream", "bool"),
+    ],
+    ids=["cut", "empty", "utf-8", "deep", "deep field", "list", "string", "model", "stream"],
+)
+async def test_a_body_that_makes_no_sense_is_400(
+    site: Site, body: bytes, param: str | None, words: str
+) -> None:
+    answer = await site.http.post(COMPLETIONS, content=body)
+    error = answer.json()["error"]
+    assert (answer.status_code, error["type"]) == (400, "invalid_request_error")
+    assert error["param"] == param
+    assert words in error["message"]
+
+
+@shared
+async def test_the_engines_own_refusal_passes_unchanged(site: Site) -> None:
+    body = {"model": "fake", "prompt": "x", "max_tokens": 100_000, "stream": True}
+    answer = await site.http.post(COMPLETIONS, json=body)
+    assert answer.status_code == 400
+    assert "maximum context length" in answer.json()["error"]["message"]
+
+
+@shared
+async def test_an_oversize_body_is_413(site: Site) -> None:
+    answer = await site.http.post(COMPLETIONS, content=b" " * (300 << 10))
+    assert answer.status_code == 413
+    assert "0.25 MiB" in answer.json()["error"]["message"]
+
+
+@shared
+@pytest.mark.parametrize("method", ["GET", "PUT", "DELETE"])
+async def test_another_method_is_405(site: Site, method: str) -> None:
+    answer = await site.http.request(method, COMPLETIONS)
+    assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
+    assert answer.json()["error"]["type"] == "invalid_request_error"
+
+
+@shared
+@pytest.mark.parametrize(
+    ("request_", "status", "kind"),
+    [
+        ({"content": b"{"}, 400, "invalid_request_error"),
+        ({"json": {"model": "fakes"}}, 404, "not_found_error"),
+    ],
+)
+async def test_messages_errors_wear_anthropics_envelope(
+    site: Site, request_: dict[str, Any], status: int, kind: str
+) -> None:
+    answer = await site.http.post("/v1/messages", **request_)
+    assert answer.status_code == status
+    assert answer.json()["type"] == "error"
+    assert answer.json()["error"]["type"] == kind
+
+
+async def test_an_adapter_gets_its_engine_name_and_all_else_unchanged(tmp_path: Path) -> None:
+    fields = b'"prompt": "\\u00e9 \xc3\xa9",  "seed": 1.50, "x": {"b" : [1,  2e3], "a":null}'
+    body = b'{"model": "fake:pirate", ' + fields + b"}"
+    _write_adapter(tmp_path, "pirate", "v2")
+    async with scripted(tmp_path / "s", whole()) as replica:
+        pool = StubPool([replica.lease(), replica.lease()])
+        async with gateway(tmp_path, MODEL, pools={"fake": pool}) as site:
+            assert (await site.http.post(COMPLETIONS, content=body)).status_code == 200
+            plain = body.replace(b"fake:pirate", b"fake")
+            assert (await site.http.post(COMPLETIONS, content=plain)).status_code == 200
+    renamed, untouched = (request.partition(b"\r\n\r\n")[2] for request in replica.requests)
+    assert untouched == plain
+    expected = b'{"model":"fake:pirate@v2",' + fields.replace(b'":  ', b'":').replace(b'": ', b'":')
+    sent, given = json.loads(renamed), json.loads(body)
+    assert sent == given | {"model": "fake:pirate@v2"}
+    for value in (b'"\\u00e9 \xc3\xa9"', b"1.50", b'{"b" : [1,  2e3], "a":null}'):
+        assert value in renamed
+    assert renamed.startswith(expected[:28])
+    assert pool.asked[0] is not None
+    assert pool.asked[0].engine_name == "fake:pirate@v2"
+    assert pool.asked[1] is None
+
+
+async def test_an_adapter_answers_through_the_real_engine(tmp_path: Path) -> None:
+    _write_adapter(tmp_path, "pirate", "v1")
+    async with gateway(tmp_path, MODEL) as site, site.openai() as client:
+        answer = await client.completions.create(model="fake:pirate", prompt="ahoy")
+        assert answer.choices[0].text.startswith("[fake:pirate@v1] ahoy")
+        models = {model.id async for model in client.models.list()}
+        assert models == {"fake", "fake:pirate", "fake:pirate@v1"}
+
+
+async def test_the_request_bears_ticket_and_request_id(tmp_path: Path) -> None:
+    async with scripted(tmp_path / "s", whole()) as replica:
+        pool = StubPool([StubLease(replica.address, "ticket-1")])
+        async with gateway(tmp_path, MODEL, pools={"fake": pool}) as site:
+            await site.http.post(COMPLETIONS, json={"prompt": "x"}, headers={"cookie": "secret"})
+    head = replica.requests[0].partition(b"\r\n\r\n")[0]
+    assert b"x-corral-ticket: ticket-1" in head
+    assert b"x-request-id: " in head
+    assert b"secret" not in head
+
+
+async def test_chunks_pass_as_they_come(tmp_path: Path) -> None:
+    seen = asyncio.Event()
+
+    async def answer(_: bytes, writer: asyncio.StreamWriter) -> None:
+        writer.write(CHUNKED + chunk(b"data: 1\n\n"))
+        await seen.wait()
+        writer.write(chunk(b"data: 2\n\n") + chunk(b""))
+
+    async with scripted(tmp_path / "s", answer) as replica:
+        lease = replica.lease()
+        pools = {"fake": StubPool([lease])}
+        async with (
+            gateway(tmp_path, MODEL, pools=pools) as site,
+            site.http.stream("POST", COMPLETIONS, json={"stream": True}) as response,
+        ):
+            pieces = response.aiter_bytes()
+            assert await anext(pieces) == b"data: 1\n\n"
+            seen.set()
+            assert b"".join([piece async for piece in pieces]) == b"data: 2\n\n"
+    assert lease.ended == ["released"]
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+@pytest.mark.parametrize("path", PATHS)
+async def test_a_client_that_leaves_ends_the_engines_work(
+    tmp_path: Path, path: str, stream: bool
+) -> None:
+    slow = local("fake", tokens=100, token_interval_s=30.0)
+    async with gateway(tmp_path, slow) as site:
+        body = {**PATHS[path], "stream": stream}
+        leaving = asyncio.ensure_future(site.http.post(path, json=body))
+        await site.until_busy("fake")
+        leaving.cancel()
+        await site.until_idle("fake")
+        assert sample(site.metrics.exposition(), "corral_requests_in_flight") == 0
+        assert sample(site.metrics.exposition(), "corral_requests_total", status="499") == 1
+
+
+async def test_a_client_that_leaves_frees_the_replica_for_the_next(tmp_path: Path) -> None:
+    slow = local("fake", max_ongoing=1, tokens=2, token_interval_s=0.0, first_token_s=30.0)
+    async with gateway(tmp_path, slow) as site:
+        for _ in range(3):
+            leaving = asyncio.ensure_future(site.http.post(COMPLETIONS, json={"prompt": "x"}))
+            await site.until_busy("fake")
+            waiting = asyncio.ensure_future(site.http.post(COMPLETIONS, json={"prompt": "x"}))
+            await asyncio.sleep(0.02)
+            waiting.cancel()
+            leaving.cancel()
+            await site.until_idle("fake")
+
+
+async def test_a_replica_dead_before_the_head_is_replaced(tmp_path: Path) -> None:
+    dead = StubLease(str(tmp_path / "nobody"))
+    async with scripted(tmp_path / "s", raw(b"", then_close=True)) as replica:
+        breaking = replica.lease()
+
+        def failing_first(_: str, pool: Pool) -> Pool:
+            return StubPool([dead, breaking, pool])
+
+        async with gateway(tmp_path, MODEL, wrap=failing_first) as site:
+            answer = await site.http.post(COMPLETIONS, json={"prompt": "x"})
+            assert answer.status_code == 200, answer.text
+            assert sample(site.metrics.exposition(), "corral_replica_retries_total") == 2
+    assert dead.ended == breaking.ended == ["abandoned"]
+
+
+@pytest.mark.parametrize(
+    "stale",
+    [
+        raw(b"HTTP/1.1 409 Conflict\r\ncontent-length: 0\r\n\r\n"),
+        raw(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhalf", then_close=True),
+        raw(CHUNKED + chunk(b'{"half":'), then_close=True),
+    ],
+    ids=["stale ticket", "cut body", "cut chunked body"],
+)
+async def test_whole_answers_are_tried_again(tmp_path: Path, stale: Any) -> None:
+    async with scripted(tmp_path / "s", stale) as replica:
+        broken = replica.lease()
+        async with gateway(tmp_path, MODEL, wrap=lambda _, pool: StubPool([broken, pool])) as site:
+            answer = await site.http.post(COMPLETIONS, json={"prompt": "one"})
+            assert answer.status_code == 200, answer.text
+            assert answer.json()["choices"][0]["text"].startswith("one")
+    assert broken.ended == ["abandoned"]
+
+
+async def test_replicas_that_all_fail_are_503(tmp_path: Path) -> None:
+    leases = [StubLease(str(tmp_path / "nobody")) for _ in range(ATTEMPTS + 1)]
+    pool = StubPool(list(leases))
+    async with gateway(tmp_path, MODEL, pools={"fake": pool}) as site:
+        answer = await site.http.post(COMPLETIONS, json={"prompt": "x"})
+    assert answer.status_code == 503
+    assert answer.json()["error"]["code"] == "model_unavailable"
+    assert "retry-after" in answer.headers
+    assert len(pool.offers) == 1
+
+
+async def test_a_stream_that_breaks_off_ends_in_an_error_event(tmp_path: Path) -> None:
+    async with scripted(tmp_path / "s", CUT_STREAM) as replica:
+        leases = [replica.lease(), replica.lease()]
+        pools = {"fake": StubPool(list(leases))}
+        async with gateway(tmp_path, MODEL, pools=pools) as site:
+            answer = await site.http.post(CHAT, json={"stream": True})
+            assert answer.status_code == 200
+            assert answer.content.startswith(EVENT + b"event: error\ndata: ")
+            assert b"[DONE]" not in answer.content
+            error = json.loads(answer.content.rpartition(b"data: ")[2])["error"]
+            assert error["code"] == "replica_lost"
+            async with site.openai() as client:
+                stream = await client.chat.completions.create(
+                    model="fake", messages=[], stream=True
+                )
+                with pytest.raises(openai.APIError, match="broke off"):
+                    async for _ in stream:
+                        pass
+    assert [lease.ended for lease in leases] == [["abandoned"], ["abandoned"]]
+
+
+async def test_a_messages_stream_that_breaks_off_raises_in_anthropics_client(
+    tmp_path: Path,
+) -> None:
+    start = b'event: message_stop\ndata: {"type": "message_stop"}\n\n'
+    async with scripted(tmp_path / "s", raw(CHUNKED + chunk(start), then_close=True)) as replica:
+        pools = {"fake": StubPool([replica.lease()])}
+        async with gateway(tmp_path, MODEL, pools=pools) as site:
+            client = anthropic.AsyncAnthropic(base_url=site.url, api_key="none", max_retries=0)
+            async with client:
+                stream = await client.messages.create(
+                    model="fake", max_tokens=3, messages=[], stream=True
+                )
+                with pytest.raises(anthropic.APIError, match="broke off"):
+                    async for _ in stream:
+                        pass
+
+
+async def test_a_busy_pool_is_429_with_retry_after(tmp_path: Path) -> None:
+    pools = {"fake": StubPool([PoolBusy("every replica is at its limit", 2.3)])}
+    async with gateway(tmp_path, MODEL, pools=pools) as site:
+        answer = await site.http.post(COMPLETIONS, json={"prompt": "x"})
+    assert (answer.status_code, answer.headers["retry-after"]) == (429, "3")
+    assert answer.json()["error"]["type"] == "rate_limit_error"
+
+
+async def test_a_full_replica_is_429_after_the_lease_timeout(tmp_path: Path) -> None:
+    slow = local("fake", max_ongoing=1, first_token_s=30.0)
+    config = GatewayConfig(lease_timeout_s=0.05)
+    async with gateway(tmp_path, slow, config=config) as site:
+        running = asyncio.ensure_future(site.http.post(COMPLETIONS, json={"prompt": "x"}))
+        await site.until_busy("fake")
+        answer = await site.http.post(COMPLETIONS, json={"prompt": "x"})
+        assert answer.status_code == 429
+        assert int(answer.headers["retry-after"]) >= 1
+        running.cancel()
+        await site.until_idle("fake")
+
+
+async def test_an_unavailable_pool_is_503(tmp_path: Path) -> None:
+    pools = {"fake": StubPool([PoolUnavailable("no replica of 'fake' is alive")])}
+    async with gateway(tmp_path, MODEL, pools=pools) as site:
+        answer = await site.http.post(COMPLETIONS, json={"prompt": "x"})
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
+    assert answer.json()["error"]["type"] == "service_unavailable_error"
+
+
+async def test_an_unforeseen_error_is_500_in_the_envelope(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    pools = {"fake": StubPool([KeyError("surprise")])}
+    async with gateway(tmp_path, MODEL, pools=pools) as site:
+        answer = await site.http.post(COMPLETIONS, json={"prompt": "x"})
+        assert sample(site.metrics.exposition(), "corral_requests_total", status="500") == 1
+    error = answer.json()["error"]
+    assert (answer.status_code, error["code"]) == (500, "internal_error")
+    assert "surprise" not in error["message"]
+    assert error["message"].rpartition(" ")[2] in caplog.text
+
+
+async def test_leases_and_connections_are_used_again(tmp_path: Path) -> None:
+    async with scripted(tmp_path / "s", whole()) as replica:
+        leases = [replica.lease() for _ in range(3)]
+        async with gateway(tmp_path, MODEL, pools={"fake": StubPool(list(leases))}) as site:
+            for _ in leases:
+                await site.http.post(COMPLETIONS, json={"prompt": "x"})
+    assert [lease.ended for lease in leases] == [["released"]] * 3
+    assert replica.connections == 1
+
+
+async def test_requests_at_once_each_get_their_own_answer(tmp_path: Path) -> None:
+    async with gateway(tmp_path, local("fake", token_interval_s=0.001)) as site:
+        bodies = [
+            {"prompt": f"word{n}", "max_tokens": 3, "stream": n % 2 == 0} for n in range(64)
+        ]
+        answers = await asyncio.gather(
+            *(site.http.post(COMPLETIONS, json=body) for body in bodies)
+        )
+        for body, answer in zip(bodies, answers, strict=True):
+            assert answer.status_code == 200
+            assert answer.text.count("word") == answer.text.count(str(body["prompt"])) == 3
+        await site.until_idle("fake")
+
+
+async def test_a_client_that_does_not_read_holds_the_replica_back(tmp_path: Path) -> None:
+    total, piece, sent = 48 << 20, b"x" * (1 << 16), 0
+
+    async def flood(_: bytes, writer: asyncio.StreamWriter) -> None:
+        nonlocal sent
+        writer.write(CHUNKED)
+        while sent < total:
+            writer.write(chunk(piece))
+            await writer.drain()
+            sent += len(piece)
+        writer.write(chunk(b""))
+
+    async with scripted(tmp_path / "s", flood) as replica:
+        pools = {"fake": StubPool([replica.lease()])}
+        async with (
+            gateway(tmp_path, MODEL, pools=pools) as site,
+            site.http.stream("POST", COMPLETIONS, json={"stream": True}) as response,
+        ):
+            await asyncio.sleep(0.3)
+            assert 0 < sent < 24 << 20
+            async with asyncio.timeout(WAIT_S):
+                received = sum([len(data) async for data in response.aiter_bytes()])
+            assert received == total
+
+
+@shared
+async def test_requests_are_counted_by_route_model_and_status(site: Site) -> None:
+    def count(**labels: str) -> float:
+        return sample(site.metrics.exposition(), "corral_requests_total", **labels)
+
+    good, bad = ({"route": "/v1/score", "model": m, "status": s} for m, s in
+                 (("fake", "200"), ("", "404")))  # fmt: skip
+    before = count(**good), count(**bad)
+    for model in ("fake", "nobody"):
+        body = OTHER_PATHS["/v1/score"] | {"model": model}
+        await site.http.post("/v1/score", json=body)
+    assert (count(**good), count(**bad)) == (before[0] + 1, before[1] + 1)
+
+
+@shared
+async def test_a_request_cut_by_its_client_is_no_server_error(site: Site) -> None:
+    _, writer = await asyncio.open_connection(*httpx.URL(site.url).netloc.decode().split(":"))
+    writer.write(b"POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-length: 99\r\n\r\n{")
+    await writer.drain()
+    writer.close()
+    await writer.wait_closed()
+    async with asyncio.timeout(WAIT_S):
+        while not sample(site.metrics.exposition(), "corral_requests_total", status="499"):
+            await asyncio.sleep(0.01)
+    assert sample(site.metrics.exposition(), "corral_requests_total", status="500") == 0
