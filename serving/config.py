@@ -31,6 +31,7 @@ class VllmConfig(StrictModel):
     task: Literal["generate", "pooling"] = "generate"
     """`pooling` serves embeddings, rerank and score from the model."""
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
+    """`auto` is what the weights are stored in."""
     max_model_len: int | None = None
     """Longest prompt plus answer in tokens; by default what the model was trained for."""
     max_num_seqs: int = 64
@@ -38,23 +39,31 @@ class VllmConfig(StrictModel):
     max_num_batched_tokens: int | None = None
     """Tokens one step may process; with chunked prefill, the size of a chunk."""
     tensor_parallel_size: int = 1
+    """GPUs that share one replica; set `replicas.num_gpus` to the same."""
     gpu_memory_utilization: float = Field(0.9, gt=0, le=1)
+    """Share of a GPU's memory that weights and KV cache may take."""
     cpu_kv_cache_gib: int = Field(1, ge=1)
     """KV cache on a CPU host; a GPU sizes it from `gpu_memory_utilization`."""
     kv_cache_dtype: str = "auto"
+    """`fp8` halves the KV cache on GPUs that have it; `auto` is the model's own type."""
     quantization: str | None = None
+    """Method that the weights were quantised with; by default read from the model."""
     load_format: str = "auto"
     """`dummy` fills the real architecture with random weights, to measure speed."""
     enforce_eager: bool = False
     """Skip compilation and CUDA graphs: a faster start, slower steps on a GPU."""
     enable_prefix_caching: bool = True
+    """Keep the KV cache of prompts for later ones that begin alike."""
     enable_chunked_prefill: bool = True
+    """Process long prompts in pieces, between the steps of running answers."""
     tool_call_parser: str | None = None
     """vLLM's parser for tool calls of this family; unset, `tool_choice: auto` is refused."""
     reasoning_parser: str | None = None
+    """vLLM's parser that tells a model's reasoning from its answer."""
     chat_template: str | None = None
     """Path of a Jinja file that replaces the tokenizer's own template."""
     lora: LoraConfig = LoraConfig()
+    """LoRA adapters."""
     omp_threads: int | None = None
     """Threads of the CPU engine; by default all cores."""
     extra_args: dict[str, Any] = {}
@@ -72,7 +81,9 @@ class FakeConfig(StrictModel):
     first_token_s: float = Field(0.0, ge=0)
     """Pause before the first token."""
     max_model_len: int = 4096
+    """Longest prompt plus answer in tokens."""
     lora: LoraConfig = LoraConfig(max_loras=8)
+    """LoRA adapters; the answer names the one that was asked."""
 
 
 class EmbeddingConfig(StrictModel):
@@ -80,12 +91,15 @@ class EmbeddingConfig(StrictModel):
 
     kind: Literal["embedding"] = "embedding"
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    """`auto` is the GPU where there is one."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """`auto` is float32 on a CPU, and what the weights are stored in on a GPU."""
     max_batch_tokens: int = Field(16384, ge=1)
     """Padded tokens (batch x longest) in one forward pass."""
     max_wait_ms: float = Field(2.0, ge=0)
     """How long a batch may wait for company when the model is idle."""
     threads: int | None = None
+    """Threads of a CPU's forward pass; by default what torch chooses."""
 
 
 class RerankConfig(StrictModel):
@@ -93,10 +107,15 @@ class RerankConfig(StrictModel):
 
     kind: Literal["rerank"] = "rerank"
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    """`auto` is the GPU where there is one."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """`auto` is float32 on a CPU, and what the weights are stored in on a GPU."""
     max_batch_tokens: int = Field(16384, ge=1)
+    """Padded tokens (batch x longest) in one forward pass."""
     max_wait_ms: float = Field(2.0, ge=0)
+    """How long a batch may wait for company when the model is idle."""
     threads: int | None = None
+    """Threads of a CPU's forward pass; by default what torch chooses."""
 
 
 EngineConfig = Annotated[
@@ -108,7 +127,9 @@ class ReplicaConfig(StrictModel):
     """How many replicas a model has, what each may hold, and what it needs."""
 
     min: int = Field(1, ge=0)
+    """Replicas that are always there; 0 lets an idle model end."""
     max: int = Field(1, ge=1)
+    """Replicas under load; equal to `min`, the number is fixed."""
     target_ongoing_requests: float = Field(32, gt=0)
     """Requests per replica that autoscaling steers to."""
     max_ongoing_requests: int = Field(256, ge=1)
@@ -116,10 +137,15 @@ class ReplicaConfig(StrictModel):
     max_queued_requests: int = Field(256, ge=0)
     """Requests that may wait in a gateway for a replica; beyond that, 429 with Retry-After."""
     upscale_delay_s: float = 5.0
+    """How long the load must stay high before a replica is added."""
     downscale_delay_s: float = 120.0
+    """How long it must stay low before one is removed."""
     num_cpus: float = Field(0.1, ge=0)
+    """Share of a node's CPUs that Ray reserves for a replica; no limit to what it uses."""
     num_gpus: float = Field(0.0, ge=0)
+    """GPUs that a replica gets; a fraction shares one."""
     health_period_s: float = Field(2.0, gt=0)
+    """Time between two health checks of a replica."""
     health_timeout_s: float = Field(5.0, gt=0)
     """An engine that produces nothing for this long has failed one health check of three."""
 
@@ -138,7 +164,9 @@ class ModelConfig(StrictModel):
     source: str = ""
     """A built-in name, a local directory or a Hub id; by default the name itself."""
     engine: EngineConfig
+    """What runs it; `kind` is one of `vllm`, `fake`, `embedding` and `rerank`."""
     replicas: ReplicaConfig = ReplicaConfig()
+    """How many copies of it run, and what each may hold."""
     adapters: dict[str, str] = {}
     """Adapters besides those in `$CORRAL_HOME/adapters`: name to PEFT directory."""
 
@@ -151,9 +179,13 @@ class GatewayConfig(StrictModel):
     """The HTTP front."""
 
     host: str = "127.0.0.1"
+    """Address to listen on; `0.0.0.0` opens the API to the network, without a key."""
     port: int = Field(8000, ge=1, le=65535)
+    """Port of the API."""
     replicas: int = Field(1, ge=1)
+    """Gateway processes."""
     max_ongoing_requests: int = Field(1024, ge=1)
+    """Requests that one gateway process works on at once."""
     max_body_mib: float = Field(16.0, gt=0)
     """Larger request bodies are refused with 413."""
     lease_timeout_s: float = Field(120.0, gt=0)
@@ -175,8 +207,11 @@ class ServeConfig(StrictModel):
     """One complete run of the stack."""
 
     gateway: GatewayConfig = GatewayConfig()
+    """The HTTP front."""
     cluster: ClusterConfig = ClusterConfig()
+    """The Ray cluster underneath."""
     models: tuple[ModelConfig, ...] = Field(min_length=1)
+    """What is served. The first one is what `corral chat` talks to."""
 
     @field_validator("models")
     @classmethod

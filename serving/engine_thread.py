@@ -58,10 +58,12 @@ class EngineThread:
         except BaseException as exc:
             if self._ready.done():
                 raise
-            self._ready.set_exception(exc)
+            # uvicorn exits when a lifespan fails; that must not end the whole replica.
+            died = exc if isinstance(exc, Exception) else RuntimeError(f"the server ended: {exc!r}")
+            self._ready.set_exception(died)
         else:
-            if not self._ready.done():  # uvicorn ends without a word when a lifespan fails
-                self._ready.set_exception(RuntimeError("the engine's HTTP application ended"))
+            if not self._ready.done():
+                self._ready.set_exception(RuntimeError("the server ended before it listened"))
 
     async def _serve(self) -> None:
         try:

@@ -195,8 +195,16 @@ class Supervisor:
             self._child.kill()
             self._child.wait()
         reap(self._instance)
+        self._keep_ray_logs()
         shutil.rmtree(runtime_directory(self._home), ignore_errors=True)
         clear_state(self._home.run)
+
+    def _keep_ray_logs(self) -> None:
+        """Ray's own logs of this run, in place of the last one's."""
+        kept = self._home.logs / "ray"
+        for logs in (runtime_directory(self._home) / "ray").glob("session_2*/logs"):
+            shutil.rmtree(kept, ignore_errors=True)
+            shutil.move(logs, kept)
 
     def _on_signal(self, *_: object) -> None:
         self._stopping += 1

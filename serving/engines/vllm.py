@@ -11,6 +11,7 @@ import json
 import os
 import time
 import uuid
+from collections.abc import Container
 from typing import TYPE_CHECKING, Any, cast
 
 import psutil
@@ -111,6 +112,7 @@ class VllmEngine:
 
     async def load_adapter(self, adapter: AdapterRef) -> None:
         """See `AdapterHost.load_adapter`; refuses an adapter that leaves the logits as they are."""
+        from vllm.lora.peft_helper import PEFTHelper
         from vllm.lora.request import LoRARequest
 
         models = self._state.openai_serving_models
@@ -127,6 +129,7 @@ class VllmEngine:
             )
             self._next_adapter_id += 1
             try:
+                check_patterns(adapter, PEFTHelper.__dataclass_fields__)
                 await self._llm.add_lora(request)
                 if not await self._changes_logits(request):
                     raise AdapterRefused(
@@ -264,6 +267,17 @@ def command_line(spec: EngineSpec, config: VllmConfig) -> list[str]:
         else:
             argv += [f"--{name}", str(value)]
     return argv
+
+
+def check_patterns(adapter: AdapterRef, known: Container[str]) -> None:
+    """Refuse per-module ranks and alphas that are not among vLLM's `known` settings, as in 0.26."""
+    config = json.loads((adapter.path / "adapter_config.json").read_text())
+    for setting in ("rank_pattern", "alpha_pattern"):
+        if config.get(setting) and setting not in known:
+            raise AdapterRefused(
+                f"adapter {adapter.engine_name!r} sets {setting}, which this vLLM ignores. "
+                "Install vLLM 0.32, or train with one rank and one alpha for all modules"
+            )
 
 
 def _lora_rank_step(rank: int) -> int:

@@ -13,7 +13,7 @@ from typing import IO
 
 from serving.errors import ModelUnavailable
 
-HEARTBEAT_S = 2.0
+HEARTBEAT_S = 5.0
 
 Progress = Callable[[str], None]
 

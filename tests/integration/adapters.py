@@ -59,6 +59,7 @@ def noisy(seed: int, scale: float) -> Change:
         if "lora_B" not in key:
             return value
         noise = draw.normal(size=value.shape) * scale * np.abs(value).mean()
-        return (value + noise).astype(np.float32)
+        changed: NDArray[np.float32] = (value + noise).astype(np.float32)
+        return changed
 
     return change

@@ -7,6 +7,7 @@ async with gateway(tmp_path, local("fake", tokens=4)) as site:
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -280,9 +281,32 @@ def sample(text: str, name: str, **labels: str) -> float:
     )
 
 
+def write_adapter(root: Path, name: str, version: str, base: str = "fake") -> None:
+    """A small adapter that passes the checks of a model without weights."""
+    folder = root / "adapters" / name / version
+    folder.mkdir(parents=True)
+    settings = {
+        "peft_type": "LORA",
+        "base_model_name_or_path": base,
+        "r": 4,
+        "lora_alpha": 8,
+        "target_modules": ["q_proj"],
+    }
+    (folder / "adapter_config.json").write_text(json.dumps(settings))
+    header = {
+        f"base_model.model.model.layers.0.self_attn.q_proj.lora_{side}.weight": {
+            "dtype": "F32",
+            "shape": shape,
+            "data_offsets": [offset, offset + 64],
+        }
+        for side, shape, offset in (("A", [4, 4], 0), ("B", [4, 4], 64))
+    }
+    encoded = json.dumps(header).encode()
+    weights = len(encoded).to_bytes(8, "little") + encoded + b"\x3f" * 128
+    (folder / "adapter_model.safetensors").write_bytes(weights)
+
+
 async def _read_request(reader: asyncio.StreamReader) -> bytes:
     head = await reader.readuntil(b"\r\n\r\n")
-    lengths = [
-        line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")
-    ]
+    lengths = [line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")]
     return head + await reader.readexactly(int(lengths[0].split(b":")[1]) if lengths else 0)

@@ -31,6 +31,7 @@ from tests.unit.gateway.in_process import (
     sample,
     scripted,
     whole,
+    write_adapter,
 )
 
 PATHS = {
@@ -48,7 +49,9 @@ OTHER_PATHS: dict[str, dict[str, Any]] = {
 }
 CHAT = "/v1/chat/completions"
 COMPLETIONS = "/v1/completions"
-EVENT = b'data: {"id":"c","object":"chat.completion.chunk","created":1,"model":"m","choices":[]}\n\n'
+EVENT = (
+    b'data: {"id":"c","object":"chat.completion.chunk","created":1,"model":"m","choices":[]}\n\n'
+)
 CUT_STREAM = raw(CHUNKED + chunk(EVENT), then_close=True)
 MODEL = local("fake")
 
@@ -62,30 +65,6 @@ async def site(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]:
 
 
 shared = pytest.mark.asyncio(loop_scope="module")
-
-
-def _write_adapter(root: Path, name: str, version: str, base: str = "fake") -> None:
-    folder = root / "adapters" / name / version
-    folder.mkdir(parents=True)
-    settings = {
-        "peft_type": "LORA",
-        "base_model_name_or_path": base,
-        "r": 4,
-        "lora_alpha": 8,
-        "target_modules": ["q_proj"],
-    }
-    (folder / "adapter_config.json").write_text(json.dumps(settings))
-    header = {
-        f"base_model.model.model.layers.0.self_attn.q_proj.lora_{side}.weight": {
-            "dtype": "F32",
-            "shape": shape,
-            "data_offsets": [offset, offset + 64],
-        }
-        for side, shape, offset in (("A", [4, 4], 0), ("B", [4, 4], 64))
-    }
-    encoded = json.dumps(header).encode()
-    weights = len(encoded).to_bytes(8, "little") + encoded + b"\x3f" * 128
-    (folder / "adapter_model.safetensors").write_bytes(weights)
 
 
 @shared
@@ -132,9 +111,12 @@ async def test_the_openai_client_streams_and_counts(site: Site) -> None:
 @shared
 async def test_the_anthropic_client_streams(site: Site) -> None:
     client = anthropic.AsyncAnthropic(base_url=site.url, api_key="none", max_retries=0)
-    async with client, client.messages.stream(
-        model="fake", max_tokens=3, messages=[{"role": "user", "content": "one two"}]
-    ) as stream:
+    async with (
+        client,
+        client.messages.stream(
+            model="fake", max_tokens=3, messages=[{"role": "user", "content": "one two"}]
+        ) as stream,
+    ):
         assert await stream.get_final_text() == "one two one"
 
 
@@ -237,7 +219,7 @@ async def test_messages_errors_wear_anthropics_envelope(
 async def test_an_adapter_gets_its_engine_name_and_all_else_unchanged(tmp_path: Path) -> None:
     fields = b'"prompt": "\\u00e9 \xc3\xa9",  "seed": 1.50, "x": {"b" : [1,  2e3], "a":null}'
     body = b'{"model": "fake:pirate", ' + fields + b"}"
-    _write_adapter(tmp_path, "pirate", "v2")
+    write_adapter(tmp_path, "pirate", "v2")
     async with scripted(tmp_path / "s", whole()) as replica:
         pool = StubPool([replica.lease(), replica.lease()])
         async with gateway(tmp_path, MODEL, pools={"fake": pool}) as site:
@@ -258,7 +240,7 @@ async def test_an_adapter_gets_its_engine_name_and_all_else_unchanged(tmp_path: 
 
 
 async def test_an_adapter_answers_through_the_real_engine(tmp_path: Path) -> None:
-    _write_adapter(tmp_path, "pirate", "v1")
+    write_adapter(tmp_path, "pirate", "v1")
     async with gateway(tmp_path, MODEL) as site, site.openai() as client:
         answer = await client.completions.create(model="fake:pirate", prompt="ahoy")
         assert answer.choices[0].text.startswith("[fake:pirate@v1] ahoy")
@@ -465,12 +447,8 @@ async def test_leases_and_connections_are_used_again(tmp_path: Path) -> None:
 
 async def test_requests_at_once_each_get_their_own_answer(tmp_path: Path) -> None:
     async with gateway(tmp_path, local("fake", token_interval_s=0.001)) as site:
-        bodies = [
-            {"prompt": f"word{n}", "max_tokens": 3, "stream": n % 2 == 0} for n in range(64)
-        ]
-        answers = await asyncio.gather(
-            *(site.http.post(COMPLETIONS, json=body) for body in bodies)
-        )
+        bodies = [{"prompt": f"word{n}", "max_tokens": 3, "stream": n % 2 == 0} for n in range(64)]
+        answers = await asyncio.gather(*(site.http.post(COMPLETIONS, json=body) for body in bodies))
         for body, answer in zip(bodies, answers, strict=True):
             assert answer.status_code == 200
             assert answer.text.count("word") == answer.text.count(str(body["prompt"])) == 3
