@@ -31,7 +31,7 @@ class EngineThread:
         self._engine = engine
         self._sockets = sockets
         self._wrap = wrap
-        self._server: uvicorn.Server | None = None
+        self._server: _Server | None = None
         self._ready: Future[None] = Future()
         self.loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
@@ -48,7 +48,7 @@ class EngineThread:
     async def stop(self) -> None:
         """End the HTTP server, then the engine."""
         if self._server is not None:
-            self._server.should_exit = True
+            self.loop.call_soon_threadsafe(self._server.leave.set)
         await asyncio.get_running_loop().run_in_executor(None, self._thread.join, 15.0)
 
     def _run(self) -> None:
@@ -85,14 +85,19 @@ class EngineThread:
 
 
 class _Server(uvicorn.Server):
-    """Says when it listens."""
+    """Says when it listens, and sleeps until it is told to leave."""
 
     def __init__(self, config: uvicorn.Config, listening: Future[None]) -> None:
         super().__init__(config)
         self._listening = listening
+        self.leave = asyncio.Event()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """uvicorn's hook."""
         await super().startup(sockets)
         if self.started:
             self._listening.set_result(None)
+
+    async def main_loop(self) -> None:
+        """uvicorn's hook, by default a look at the clock ten times a second."""
+        await self.leave.wait()

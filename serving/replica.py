@@ -5,6 +5,7 @@ Ray decides who answers; the bytes travel over this replica's own socket.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import time
@@ -21,10 +22,13 @@ from serving.config import ModelConfig
 from serving.engine_thread import EngineThread
 from serving.engines import build_engine
 from serving.engines.base import AdapterHost, AdapterRef, EngineSpec
-from serving.errors import AdapterRefused, CorralError
+from serving.errors import AdapterRefused, CorralError, EngineStalled
 from serving.leases import LeaseBook, TicketDoor
 from serving.loopback import confine
 from serving.progress import Progress
+
+FATAL_STALLS = 3
+"""Failed health checks in a row after which Serve replaces a replica."""
 
 
 class Replica:
@@ -41,6 +45,8 @@ class Replica:
         self._dropped: set[str] = set()
         self._paths: dict[str, Path] = {}
         self._probed_at = 0.0
+        self._stalls = 0
+        self._ending: asyncio.Task[None] | None = None
         progress = Progress(Path(runtime_dir), config.name)
         spec = EngineSpec(model=config.name, weights=Path(weights) if weights else None)
         self._engine = build_engine(spec, config.engine)
@@ -120,8 +126,19 @@ class Replica:
         self._probed_at = time.monotonic()
 
     async def check_health(self) -> None:
-        """Called by Serve; three failures in a row and it replaces this replica."""
-        await self.probe(self._config.replicas.health_timeout_s * 0.8)
+        """Called by Serve; three failures in a row and it replaces this replica.
+
+        With the third the engine is ended here: requests that hang on it fail now and go to
+        another replica, and its processes do not outlive this one, even if they are stopped.
+        """
+        try:
+            await self.probe(self._config.replicas.health_timeout_s * 0.8)
+        except EngineStalled:
+            self._stalls += 1
+            if self._stalls == FATAL_STALLS:
+                self._ending = asyncio.create_task(self._thread.stop())
+            raise
+        self._stalls = 0
 
     async def __del__(self) -> None:
         thread = getattr(self, "_thread", None)

@@ -199,6 +199,45 @@ class VllmEngine:
         return {token: entry.logprob for token, entry in final.outputs[0].logprobs[0].items()}
 
 
+class LoraWorker:
+    """Joins vLLM's worker class (`worker_extension_cls`), and so runs in the worker's process."""
+
+    def __new__(cls, *_: Any, **__: Any) -> Any:
+        """Before the model is loaded, and so before anything is compiled."""
+        from vllm.platforms import current_platform
+
+        if current_platform.is_cpu():
+            _keep_adapters_off_base_rows()
+        return super().__new__(cls)
+
+
+def _keep_adapters_off_base_rows() -> None:
+    """Give requests for the base model no adapter when adapters are in the same batch.
+
+    vLLM marks their rows with slot -1, which its kernels for GPUs skip and its
+    operators for CPUs take for the last slot (`torch_ops/lora_ops.py` in 0.26 and
+    0.32; vllm-project/vllm#48421). Zeros after the first of the two products are
+    zeros after the second.
+    """
+    import torch
+    from vllm.lora.ops.torch_ops import lora_ops
+    from vllm.lora.punica_wrapper import punica_cpu
+
+    shrink = lora_ops.bgmv_shrink
+
+    def shrink_adapted_rows(
+        inputs: torch.Tensor,
+        weights: torch.Tensor,
+        output: torch.Tensor,
+        slots: torch.Tensor,
+        scaling: float = 1.0,
+    ) -> None:
+        shrink(inputs, weights, output, slots, scaling)
+        output.masked_fill_(slots.lt(0).unsqueeze(1), 0.0)
+
+    lora_ops.bgmv_shrink = punica_cpu.bgmv_shrink = shrink_adapted_rows
+
+
 def _entrypoints() -> tuple[Any, Any]:
     """`build_app` and `init_app_state`, from where this vLLM keeps them."""
     try:
@@ -254,6 +293,7 @@ def command_line(spec: EngineSpec, config: VllmConfig) -> list[str]:
             "max-loras": config.lora.max_loras,
             "max-cpu-loras": max(config.lora.max_cpu_loras, config.lora.max_loras),
             "max-lora-rank": _lora_rank_step(config.lora.max_rank),
+            "worker-extension-cls": f"{LoraWorker.__module__}.{LoraWorker.__name__}",
         }
     options |= {key.replace("_", "-"): value for key, value in config.extra_args.items()}
     argv: list[str] = []

@@ -58,18 +58,16 @@ def merge(sources: Iterable[tuple[dict[str, str], str]]) -> str:
     """
     headers: dict[str, tuple[str, str]] = {}
     samples: dict[str, list[str]] = {}
-    plain: set[str] = set()  # families whose samples bear the family's own name
     for labels, text in sources:
         for family in text_string_to_metric_families(text):
             headers.setdefault(family.name, (family.type, family.documentation))
             rows = samples.setdefault(family.name, [])
-            plain |= {family.name} & {sample.name for sample in family.samples}
             for sample in family.samples:
                 rows.append(_row(sample.name, {**sample.labels, **labels}, sample.value))
     lines: list[str] = []
     for name, (kind, documentation) in headers.items():
-        exposed = f"{name}_total" if kind == "counter" and name not in plain else name
-        kind = "untyped" if kind == "unknown" else kind
+        exposed = f"{name}_total" if kind == "counter" else name
+        kind = "untyped" if kind == "unknown" else kind  # the parser's word for it
         help_text = documentation.replace("\\", r"\\").replace("\n", r"\n")
         lines += [f"# HELP {exposed} {help_text}", f"# TYPE {exposed} {kind}", *samples[name]]
     return "\n".join(lines) + "\n"

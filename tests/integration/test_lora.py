@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import math
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -243,6 +244,7 @@ UNSOUND = {
         "is none of", config={"base_model_name_or_path": "meta-llama/Llama-3.1-8B"}
     ),
     "pickle": Unsound("is a pickle", extra_file="adapter_model.bin"),
+    "not-a-number": Unsound("adapter", change=scaled(math.nan)),
     "cut-short": Unsound(WEIGHTS, extra_file=WEIGHTS),
 }
 

@@ -186,7 +186,7 @@ def test_serve_is_told_the_script_and_private_places(tmp_path: Path) -> None:
 def test_connections_fit_the_descriptors_there_are(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, hard_limit: int, connections: int
 ) -> None:
-    monkeypatch.setattr(haproxy.resource, "getrlimit", lambda _: (64, hard_limit))
+    monkeypatch.setattr("resource.getrlimit", lambda _: (64, hard_limit))
     settings = environment(tmp_path, tmp_path / "haproxy", http_threads=1)
     assert settings["RAY_SERVE_HAPROXY_MAXCONN"] == str(connections)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from serving import progress, runtime
+from serving import progress
 from serving.home import Home
 from serving.progress import Progress
 from serving.runtime import (
@@ -21,7 +21,7 @@ from serving.runtime import (
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
     (tmp_path / "tmp").mkdir()
-    monkeypatch.setattr(runtime.tempfile, "gettempdir", lambda: str(tmp_path / "tmp"))
+    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path / "tmp"))
     return Home(tmp_path / "home")
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -76,20 +77,39 @@ class CancelOnDisconnect:
             await request
 
 
+class _Server(uvicorn.Server):
+    """Ends when told to; uvicorn itself looks ten times a second and pauses afterwards."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.leave = asyncio.Event()
+
+    async def main_loop(self) -> None:
+        await self.leave.wait()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for server in self.servers:
+            server.close()
+        for connection in list(self.server_state.connections):
+            connection.shutdown()
+        while self.server_state.connections:  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+
+
 @asynccontextmanager
 async def listening(app: ASGIApp) -> AsyncIterator[str]:
     """Base URL of `app`, served by uvicorn on a free port."""
     config = uvicorn.Config(
         app, port=0, lifespan="off", log_config=None, timeout_graceful_shutdown=1
     )
-    server = uvicorn.Server(config)
+    server = _Server(config)
     task = asyncio.create_task(server.serve())
     while not server.started:  # noqa: ASYNC110
         await asyncio.sleep(0.002)
     try:
         yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
     finally:
-        server.should_exit = True
+        server.leave.set()
         await task
 
 
@@ -115,13 +135,13 @@ class Site:
     async def until_idle(self, model: str) -> None:
         """Return when the engine computes nothing."""
         async with asyncio.timeout(WAIT_S):
-            while await self.running(model):
+            while await self.running(model):  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
 
     async def until_busy(self, model: str, requests: int = 1) -> None:
         """Return when the engine works on that many requests."""
         async with asyncio.timeout(WAIT_S):
-            while await self.running(model) != requests:
+            while await self.running(model) != requests:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
 
 

@@ -30,6 +30,13 @@ async def site(tmp_path: Path) -> AsyncIterator[Site]:
         yield running
 
 
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def locked(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]:
+    root, pools = tmp_path_factory.mktemp("locked"), {"fake": StubPool([])}
+    async with gateway(root, local("fake"), pools=pools) as running:
+        yield running
+
+
 async def _act(site: Site, verb: str, status: int = 200, **body: Any) -> Any:
     answer = await site.http.post(f"/admin/adapters/{verb}", json=body, headers=KEY)
     assert answer.status_code == status, answer.text
@@ -46,13 +53,14 @@ async def _ask(site: Site, model: str) -> int:
     return answer.status_code
 
 
+@pytest.mark.asyncio(loop_scope="module")
 @pytest.mark.parametrize(("method", "path"), ROUTES)
 @pytest.mark.parametrize(
     "headers",
     [
         {},
         {"authorization": "Bearer wrong"},
-        {"authorization": "Bearer "},
+        {"authorization": "Bearer"},
         {"authorization": f"Basic {ADMIN_KEY}"},
         {"authorization": ADMIN_KEY},
         {"authorization": f"Bearer {ADMIN_KEY}x"},
@@ -61,12 +69,10 @@ async def _ask(site: Site, model: str) -> int:
     ids=["none", "wrong", "empty", "basic", "bare", "longer", "not ascii"],
 )
 async def test_without_the_key_every_route_is_401(
-    tmp_path: Path, method: str, path: str, headers: dict[str, str]
+    locked: Site, method: str, path: str, headers: dict[str, str]
 ) -> None:
-    pools = {"fake": StubPool([])}
-    async with gateway(tmp_path, local("fake"), pools=pools) as site:
-        encoded = {name: value.encode("latin-1") for name, value in headers.items()}
-        answer = await site.http.request(method, path, headers=encoded)
+    encoded = {name.encode(): value.encode("latin-1") for name, value in headers.items()}
+    answer = await locked.http.request(method, path, headers=encoded)
     error = answer.json()["error"]
     assert (answer.status_code, error["code"]) == (401, "invalid_api_key")
     assert answer.headers["www-authenticate"] == "Bearer"

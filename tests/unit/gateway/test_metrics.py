@@ -60,7 +60,8 @@ def test_merging_one_source_changes_labels_only() -> None:
             for family in text_string_to_metric_families(text)
         }
 
-    assert content(merge([({"replica": "a"}, _process(3))])) == content(_process(3))
+    text = _process(3)
+    assert content(merge([({"replica": "a"}, text)])) == content(text)
 
 
 def test_merging_what_was_merged_changes_nothing() -> None:
@@ -68,11 +69,12 @@ def test_merging_what_was_merged_changes_nothing() -> None:
     assert merge([({}, once)]) == once
 
 
-def test_types_that_the_format_knows_under_other_names_keep_them() -> None:
+def test_counters_end_in_total_and_what_has_no_type_is_untyped() -> None:
     text = "# TYPE bare counter\nbare 1\n# TYPE odd untyped\nodd 2\nalone 3\n"
     merged = merge([({"replica": "a"}, text)])
-    assert _types(merged) == ["bare counter", "odd untyped", "alone untyped"]
-    assert [sample(merged, name, replica="a") for name in ("bare", "odd", "alone")] == [1, 2, 3]
+    assert _types(merged) == ["bare_total counter", "odd untyped", "alone untyped"]
+    for name, value in (("bare_total", 1), ("odd", 2), ("alone", 3)):
+        assert sample(merged, name, replica="a") == value
 
 
 @pytest.mark.parametrize("value", ["NaN", "+Inf", "-Inf", "1e+300"])
