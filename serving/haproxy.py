@@ -3,7 +3,8 @@
 Serve writes HAProxy's configuration itself and binds its statistics and metrics to
 every interface. It also lets the operator name the binary, so corral names a small
 script that edits the written file and then becomes HAProxy: statistics and metrics
-move to sockets in the runtime directory, which only this user can open.
+move to sockets in the runtime directory, which only this user can open. A client may
+not tell Serve to go on without it.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ done
 sed -i \\
     -e '/^frontend prometheus/,/^frontend http/s|^\\( *bind\\) :.*|\\1 {metrics} mode 600|' \\
     -e '/^listen stats/,$s|^\\( *bind\\) .*|\\1 {statistics} mode 600|' \\
+    -e '/^    http-request del-header x-request-disconnect-disabled$/d' \\
+    -e '/^frontend http_frontend/a\\    http-request del-header x-request-disconnect-disabled' \\
     -e 's/mode 666 level admin/mode 600 level admin/' \\
     -e 's/^ *log .* local0 info$//' \\
     -e 's|^\\( *errorfile 50[234]\\) .*|\\1 {directory}/unavailable.http|' \\

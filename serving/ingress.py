@@ -33,7 +33,9 @@ class GatewayIngress:
         self._config = config
         self._runtime = runtime
         self._pools = {
-            model.name: RayPool(handles[handle_key(index)], model.name)
+            model.name: RayPool(
+                handles[handle_key(index)], model.name, scales_to_zero=model.replicas.min == 0
+            )
             for index, model in enumerate(config.models)
         }
         self._metrics = GatewayMetrics()

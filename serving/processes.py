@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -16,6 +17,8 @@ import psutil
 
 MARK = "CORRAL_INSTANCE"
 STATE_FILE = "serve.json"
+KILL_S = 15.0
+"""How long killed processes may take to go; one in uninterruptible sleep never does."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,11 @@ def reap(instance: str, grace_s: float = 3.0) -> int:
         _signal(process, kill=False)
     psutil.wait_procs(processes, timeout=grace_s)
     count = len(processes)
-    while leftovers := [p for p in marked(instance) if _runs(p)]:
+    deadline = time.monotonic() + KILL_S
+    while time.monotonic() < deadline:
+        leftovers = [process for process in marked(instance) if _runs(process)]
+        if not leftovers:
+            break
         for process in leftovers:
             _signal(process, kill=True)
         psutil.wait_procs(leftovers, timeout=grace_s)

@@ -26,6 +26,7 @@ KEEP_S = 0.25
 MAX_AGE_S = 5.0
 """After this a lease is not given out again, so that draining and new replicas get their turn."""
 PROBE_DEADLINE_S = 10.0
+BROADCAST_TIMEOUT_S = 60.0
 READY_CACHE_S = 1.0
 MAX_CACHED_HANDLES = 4096
 
@@ -47,15 +48,19 @@ class RayLease:
         self._pool.give_back(self)
 
     def abandon(self) -> None:
-        """See `Lease.abandon`."""
+        """See `Lease.abandon`. The idle leases beside it may be as stale: they go too."""
         self._call.cancel()
+        self._pool.forget_idle(self.key)
 
 
 class RayPool:
     """All replicas of one model deployment."""
 
-    def __init__(self, handle: DeploymentHandle[Any], model: str) -> None:
+    def __init__(
+        self, handle: DeploymentHandle[Any], model: str, *, scales_to_zero: bool = False
+    ) -> None:
         self._handle = handle
+        self._scales_to_zero = scales_to_zero
         self._model = model
         self._node_id = ray.get_runtime_context().get_node_id()
         self._leases = handle.options(method_name="lease", stream=True)
@@ -77,20 +82,25 @@ class RayPool:
         queue = self._waiting.setdefault(key, deque())
         queue.append(freed)
         started = time.monotonic()
+        chosen: asyncio.Future[RayLease] | None = None
         try:
             await asyncio.wait(
                 (granted, freed), timeout=deadline_s, return_when=asyncio.FIRST_COMPLETED
             )
             self._wait_s += 0.1 * (max(1.0, time.monotonic() - started) - self._wait_s)
-            if granted.done():
-                return granted.result()
-            if freed.done():
-                return freed.result()
-            raise PoolBusy(
-                f"no replica of {self._model!r} was free within {deadline_s:g} s", self._wait_s
-            )
+            chosen = next((future for future in (freed, granted) if future.done()), None)
+            if chosen is None:
+                raise PoolBusy(
+                    f"no replica of {self._model!r} was free within {deadline_s:g} s", self._wait_s
+                )
+            return chosen.result()
         finally:
-            self._leave_queue(key, freed, granted)
+            queue.remove(freed)
+            if not queue:
+                self._waiting.pop(key, None)
+            for future in (granted, freed):
+                if future is not chosen:
+                    _discard(future)
 
     def give_back(self, lease: RayLease) -> None:
         """A request has ended: its lease goes to who waits for one, or is kept for a moment."""
@@ -108,6 +118,10 @@ class RayPool:
         lease.idle_since = now
         self._idle.setdefault(lease.key, deque()).append(lease)
 
+    def forget_idle(self, key: str) -> None:
+        """Give none of these out again; the replicas end them."""
+        self._idle.pop(key, None)
+
     async def capacity(self) -> Capacity:
         """See `Pool.capacity`; at most one round of probes a second."""
         now = time.monotonic()
@@ -120,7 +134,11 @@ class RayPool:
         """See `Pool.broadcast`."""
         try:
             response = self._handle.broadcast(method, *args)
-            return list(await response.results_async(timeout_s=60.0))
+            return list(await response.results_async(timeout_s=BROADCAST_TIMEOUT_S))
+        except TimeoutError:
+            raise PoolUnavailable(
+                f"not every replica of {self._model!r} answered within {BROADCAST_TIMEOUT_S:g} s"
+            ) from None
         except (RayError, RayServeException) as exc:
             _translate(exc, self._model, self._wait_s)
 
@@ -152,26 +170,14 @@ class RayPool:
             _translate(exc, self._model, self._wait_s)
         return RayLease(self, key, address, ticket, call)
 
-    def _leave_queue(
-        self, key: str, freed: asyncio.Future[RayLease], granted: asyncio.Task[RayLease]
-    ) -> None:
-        """Stop waiting, and let nothing that was or will be granted go to waste."""
-        queue = self._waiting[key]
-        queue.remove(freed)
-        if not queue:
-            del self._waiting[key]
-        if not granted.done():
-            granted.cancel()
-        elif freed.done() and not freed.cancelled():
-            freed.result().release()
-        freed.cancel()
-
     async def _probe(self) -> Capacity:
         try:
             response = self._handle.broadcast("probe", PROBE_DEADLINE_S)
             results = await response.results_async(timeout_s=PROBE_DEADLINE_S + 2.0)
         except (RayError, RayServeException, TimeoutError, CorralError) as exc:
             return Capacity(ready=False, replicas=0, detail=_reason(exc))
+        if not results and self._scales_to_zero:
+            return Capacity(ready=True, replicas=0, detail="scaled to zero")
         if not results:
             return Capacity(ready=False, replicas=0, detail="no replica is running")
         return Capacity(ready=True, replicas=len(results))
@@ -184,6 +190,12 @@ class RayPool:
             handle = self._leases.options(multiplexed_model_id=engine_name)
             self._by_adapter[engine_name] = handle
         return handle
+
+
+def _discard(future: asyncio.Future[RayLease]) -> None:
+    """Cancel what is pending; give back a lease that came too late; forget an error."""
+    if not future.cancel() and not future.cancelled() and future.exception() is None:
+        future.result().release()
 
 
 def _translate(exc: Exception, model: str, wait_s: float) -> NoReturn:

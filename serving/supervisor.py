@@ -106,7 +106,10 @@ class Supervisor:
         }
 
     def _spawn(self, models: dict[str, PreparedModel]) -> None:
-        directory = create_runtime_directory(self._home)
+        try:
+            directory = create_runtime_directory(self._home)
+        except PermissionError as exc:
+            raise StartError(str(exc), "Or set TMPDIR to a directory of your own.") from exc
         for entry in directory.iterdir():
             shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
         self._home.logs.mkdir(parents=True, exist_ok=True)

@@ -204,10 +204,7 @@ class LoraWorker:
 
     def __new__(cls, *_: Any, **__: Any) -> Any:
         """Before the model is loaded, and so before anything is compiled."""
-        from vllm.platforms import current_platform
-
-        if current_platform.is_cpu():
-            _keep_adapters_off_base_rows()
+        _keep_adapters_off_base_rows()
         return super().__new__(cls)
 
 
@@ -220,10 +217,9 @@ def _keep_adapters_off_base_rows() -> None:
     zeros after the second.
     """
     import torch
-    from vllm.lora.ops.torch_ops import lora_ops
-    from vllm.lora.punica_wrapper import punica_cpu
-
-    shrink = lora_ops.bgmv_shrink
+    import vllm.lora.ops.torch_ops.lora_ops as operators
+    import vllm.lora.punica_wrapper.punica_cpu as caller
+    from vllm.lora.ops.torch_ops.lora_ops import bgmv_shrink
 
     def shrink_adapted_rows(
         inputs: torch.Tensor,
@@ -232,10 +228,10 @@ def _keep_adapters_off_base_rows() -> None:
         slots: torch.Tensor,
         scaling: float = 1.0,
     ) -> None:
-        shrink(inputs, weights, output, slots, scaling)
+        bgmv_shrink(inputs, weights, output, slots, scaling)
         output.masked_fill_(slots.lt(0).unsqueeze(1), 0.0)
 
-    lora_ops.bgmv_shrink = punica_cpu.bgmv_shrink = shrink_adapted_rows
+    operators.bgmv_shrink = caller.bgmv_shrink = shrink_adapted_rows
 
 
 def _entrypoints() -> tuple[Any, Any]:

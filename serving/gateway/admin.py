@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from dataclasses import asdict
 from typing import Any
@@ -12,6 +13,7 @@ from pydantic import BaseModel, ConfigDict
 from serving.errors import AdapterNotFound
 from serving.gateway.directory import Directory
 from serving.gateway.errors import ApiError
+from serving.gateway.pool import statuses
 
 
 class AdapterAction(BaseModel):
@@ -99,9 +101,9 @@ def admin_router(directory: Directory, admin_key: str) -> APIRouter:
     @router.get("/status")
     async def status() -> dict[str, Any]:
         """Every replica: running requests, loaded adapters, engine metrics."""
-        replicas: list[dict[str, Any]] = []
-        for served in directory.models.values():
-            replicas += await served.pool.broadcast("status")
+        pools = (served.pool for served in directory.models.values())
+        answers = await asyncio.gather(*map(statuses, pools))
+        replicas = [status for answer in answers for status in answer]
         return {"models": sorted(directory.models), "replicas": replicas}
 
     return router

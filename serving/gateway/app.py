@@ -20,11 +20,9 @@ from serving.gateway.admin import admin_router
 from serving.gateway.directory import ENDPOINTS, Directory
 from serving.gateway.errors import ApiError, from_corral
 from serving.gateway.metrics import GatewayMetrics, merge
-from serving.gateway.pool import Pool
+from serving.gateway.pool import statuses
 from serving.gateway.proxy import Proxy
 
-METRICS_TIMEOUT_S = 5.0
-"""A replica that does not answer within this is left out of /metrics."""
 SHORT_PATHS = {"/rerank": "/v1/rerank", "/v2/rerank": "/v1/rerank", "/score": "/v1/score"}
 """Paths other servers also answer, and ours for them."""
 
@@ -104,8 +102,8 @@ def _add_status_routes(app: FastAPI, gateway: Gateway) -> None:
         """Prometheus: every gateway process and every engine replica, told apart by labels."""
         sources = [({"gateway": name}, text) for name, text in await gateway.peer_metrics()]
         pools = (served.pool for served in directory.models.values())
-        for statuses in await asyncio.gather(*map(_statuses, pools)):
-            for status in statuses:
+        for answer in await asyncio.gather(*map(statuses, pools)):
+            for status in answer:
                 labels = {"replica": status["replica"], "model": status["model"]}
                 sources.append((labels, status["metrics"]))
         text = await asyncio.to_thread(merge, sources)
@@ -120,15 +118,6 @@ def _add_status_routes(app: FastAPI, gateway: Gateway) -> None:
     async def model(name: str) -> dict[str, Any]:
         """One model or adapter."""
         return directory.card(name)
-
-
-async def _statuses(pool: Pool) -> list[dict[str, Any]]:
-    """Of all replicas; none when they do not answer, which must not hide the other models."""
-    try:
-        async with asyncio.timeout(METRICS_TIMEOUT_S):
-            return await pool.broadcast("status")
-    except (CorralError, TimeoutError):
-        return []
 
 
 async def _on_api_error(request: Request, exc: Exception) -> Response:

@@ -16,7 +16,7 @@ from serving.gateway.pool import Pool
 
 GENERATE = frozenset(
     {"/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages"}
-    | {"/tokenize", "/detokenize"}
+    | {"/v1/messages/count_tokens", "/tokenize", "/detokenize"}
 )
 EMBED = frozenset({"/v1/embeddings", "/tokenize", "/detokenize"})
 RANK = frozenset({"/v1/rerank", "/v1/score"})

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from serving.engines.base import AdapterRef
+from serving.errors import CorralError
+
+STATUS_TIMEOUT_S = 5.0
+"""Models whose replicas do not answer within this are left out of metrics and status."""
 
 
 @dataclass(frozen=True)
@@ -47,3 +52,12 @@ class Pool(Protocol):
     async def broadcast(self, method: str, *args: Any) -> list[Any]:
         """Call `method` on every replica; raises the first error."""
         ...
+
+
+async def statuses(pool: Pool) -> list[dict[str, Any]]:
+    """Of all replicas; none when they do not answer, which must not hide the other models."""
+    try:
+        async with asyncio.timeout(STATUS_TIMEOUT_S):
+            return await pool.broadcast("status")
+    except (CorralError, TimeoutError):
+        return []

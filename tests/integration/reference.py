@@ -131,5 +131,8 @@ def train(weights: Path, destination: Path) -> Path:
 def _load(weights: Path) -> tuple[Any, Any]:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    # Beside an engine that keeps all cores busy, threads that wait for each other cost more
+    # than they bring.
+    torch.set_num_threads(1)
     tokenizer = AutoTokenizer.from_pretrained(str(weights))
     return AutoModelForCausalLM.from_pretrained(str(weights), dtype=torch.float32), tokenizer
