@@ -18,6 +18,7 @@ import psutil
 from starlette.types import ASGIApp
 
 from serving.config import VllmConfig
+from serving.engines.adapter_values import check_values
 from serving.engines.base import AdapterRef, EngineSpec
 from serving.errors import AdapterRefused, EngineStalled, ModelUnavailable
 
@@ -130,6 +131,7 @@ class VllmEngine:
             self._next_adapter_id += 1
             try:
                 check_patterns(adapter, PEFTHelper.__dataclass_fields__)
+                await asyncio.to_thread(check_values, adapter.path)
                 await self._llm.add_lora(request)
                 if not await self._changes_logits(request):
                     raise AdapterRefused(

@@ -10,7 +10,7 @@ from typing import Any
 from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel, ConfigDict
 
-from serving.errors import AdapterNotFound
+from serving.errors import AdapterNotFound, AdapterRefused
 from serving.gateway.directory import Directory
 from serving.gateway.errors import ApiError
 from serving.gateway.pool import statuses
@@ -110,7 +110,7 @@ def admin_router(directory: Directory, admin_key: str) -> APIRouter:
 
 
 def _locate(directory: Directory, action: AdapterAction) -> tuple[str, str]:
-    """Base model and version of an action. Raises AdapterNotFound."""
+    """Base model and version of an action. Raises AdapterNotFound, AdapterRefused."""
     found = [
         version
         for version in directory.adapters.list()
@@ -120,6 +120,8 @@ def _locate(directory: Directory, action: AdapterAction) -> tuple[str, str]:
         wanted = action.name + (f"@{action.version}" if action.version else "")
         raise AdapterNotFound(f"no adapter {wanted!r}; `corral adapters list` shows all")
     chosen = next((version for version in found if version.live), found[-1])
+    if chosen.base not in directory.models:
+        raise AdapterRefused(chosen.error or f"{chosen.engine_name} fits no served model")
     return chosen.base, chosen.version
 
 

@@ -6,6 +6,7 @@ ApiError (Exception)      status, message, type, param, code, extra headers
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import msgspec
 from starlette.types import Send
@@ -100,3 +101,31 @@ def from_corral(exc: CorralError) -> ApiError:
             return ApiError(503, str(exc), code="model_unavailable", headers=header)
         case _:
             return ApiError(500, str(exc), code="internal_error")
+
+
+class _EngineError(msgspec.Struct):
+    """What engines say in `error`; vLLM's `type` and `code` are its own and are not passed on."""
+
+    message: str = ""
+    param: str | None = None
+    code: str | int | None = None
+
+
+class _EngineAnswer(msgspec.Struct):
+    error: _EngineError | None = None
+    detail: Any = None
+
+
+def from_engine(status: int, body: bytes) -> ApiError:
+    """An engine's error answer in OpenAI's terms, whatever envelope it came in."""
+    try:
+        answer = msgspec.json.decode(body, type=_EngineAnswer)
+    except msgspec.DecodeError:
+        return ApiError(status, body.decode(errors="replace")[:500] or f"HTTP {status}")
+    error = answer.error or _EngineError(message=str(answer.detail or f"HTTP {status}"))
+    code = error.code if isinstance(error.code, str) else None
+    if "maximum context length" in error.message:
+        code = "context_length_exceeded"
+    elif status == 404 and error.param == "model":
+        code = "model_not_found"
+    return ApiError(status, error.message, code=code, param=error.param)

@@ -17,7 +17,7 @@ from starlette.types import Receive, Scope, Send
 from serving.config import GatewayConfig
 from serving.errors import CorralError, PoolUnavailable
 from serving.gateway.directory import Directory, Target
-from serving.gateway.errors import ApiError, from_corral
+from serving.gateway.errors import ApiError, from_corral, from_engine
 from serving.gateway.metrics import GatewayMetrics
 from serving.gateway.pool import Lease
 from serving.gateway.upstream import Connection, ResponseHead, Upstream, UpstreamError
@@ -78,6 +78,8 @@ class Proxy:
             message = _Message(path, request_id, body, bool(routed.stream))
             exchange = await self._exchange(message, target)
             status = exchange.head.status
+            if status >= 400:
+                raise from_engine(status, await self._rest(exchange))
             self._metrics.first_byte(model, time.perf_counter() - started)
             await self._answer(path, exchange, send)
         except ApiError as exc:
@@ -120,7 +122,11 @@ class Proxy:
 
     def _route(self, body: bytes, path: str) -> tuple[_Routed, Target]:
         try:
+            if not body.isascii():
+                body.decode("utf-8")
             routed = self._decode(body)
+        except UnicodeDecodeError as exc:
+            raise ApiError(400, f"the request body is not valid UTF-8: {exc}") from exc
         except msgspec.ValidationError as exc:
             field = next((name for name in ("stream", "model") if f"$.{name}" in str(exc)), None)
             raise ApiError(400, f"invalid request: {exc}", param=field) from exc
@@ -166,6 +172,19 @@ class Proxy:
                     connection.close()
                 raise
         raise AssertionError("unreachable")
+
+    async def _rest(self, exchange: _Exchange) -> bytes:
+        """The whole body of an answer; connection and lease are free afterwards."""
+        parts = [exchange.first]
+        try:
+            while more := await exchange.connection.read():
+                parts.append(more)
+        except UpstreamError:
+            exchange.lease.abandon()
+        else:
+            self._upstream.release(exchange.lease.address, exchange.connection)
+            exchange.lease.release()
+        return b"".join(parts)
 
     async def _answer(self, path: str, exchange: _Exchange, send: Send) -> None:
         connection, chunk = exchange.connection, exchange.first

@@ -225,7 +225,6 @@ def test_engine_refuses_in_the_openai_envelope(http: httpx.Client, name: str) ->
         check_openai(BY_ENGINE[name].send(http), BY_ENGINE[name])
 
 
-@pytest.mark.xfail(reason="vLLM's own errors pass unchanged: `code` is the status, `type` its name")
 @pytest.mark.parametrize("name", BY_ENGINE)
 def test_type_and_code_of_the_engine_are_those_of_openai(http: httpx.Client, name: str) -> None:
     error = check_openai(BY_ENGINE[name].send(http), BY_ENGINE[name])
@@ -233,7 +232,6 @@ def test_type_and_code_of_the_engine_are_those_of_openai(http: httpx.Client, nam
     assert error["code"] is None or isinstance(error["code"], str)
 
 
-@pytest.mark.xfail(reason="a body that is no UTF-8 is refused by the engine with {'detail': …}")
 def test_text_that_is_no_utf8_is_refused_in_the_envelope(http: httpx.Client) -> None:
     refusal = Refusal("POST", "/v1/completions", 400, "UTF-8", content=BAD_UTF8)
     check_openai(refusal.send(http), refusal)
@@ -251,7 +249,6 @@ def test_messages_are_refused_in_the_anthropic_envelope(http: httpx.Client, name
     assert refusal.says in body["error"]["message"]
 
 
-@pytest.mark.xfail(reason="vLLM answers what its validation refuses in the OpenAI envelope")
 def test_wrong_types_in_messages_are_refused_in_the_anthropic_envelope(http: httpx.Client) -> None:
     answer = http.post("/v1/messages", json=chat(messages="Hi"))
     assert answer.status_code == 400

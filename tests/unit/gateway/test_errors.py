@@ -16,7 +16,7 @@ from serving.errors import (
     PoolUnavailable,
     StartError,
 )
-from serving.gateway.errors import ApiError, from_corral
+from serving.gateway.errors import ApiError, from_corral, from_engine
 
 
 def test_openais_envelope_has_four_fields() -> None:
@@ -77,3 +77,25 @@ def test_corrals_errors_have_their_status(
     found = from_corral(error)
     assert (found.status, found.code, found.message) == (status, code, str(error))
     assert dict(found.headers).get(b"retry-after") == retry_after
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "message", "param", "code"),
+    [
+        (400, b'{"error": {"message": "m", "type": "Bad Request", "param": "p", "code": 400}}',
+         "m", "p", None),
+        (400, b'{"error": {"message": "maximum context length is 9", "param": "input_tokens"}}',
+         "maximum context length is 9", "input_tokens", "context_length_exceeded"),
+        (404, b'{"type": "error", "error": {"type": "x", "message": "no", "param": "model"}}',
+         "no", "model", "model_not_found"),
+        (405, b'{"detail": "Method Not Allowed"}', "Method Not Allowed", None, None),
+        (500, b"Internal Server Error", "Internal Server Error", None, None),
+        (502, b"", "HTTP 502", None, None),
+    ],
+)  # fmt: skip
+def test_an_engines_error_wears_our_envelope(
+    status: int, body: bytes, message: str, param: str | None, code: str | None
+) -> None:
+    error = from_engine(status, body)
+    assert (error.status, error.message) == (status, message)
+    assert (error.param, error.code) == (param, code)

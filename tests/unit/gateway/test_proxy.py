@@ -147,7 +147,7 @@ async def test_a_missing_model_with_one_candidate_is_that_one(tmp_path: Path) ->
     [
         (b"{", None, "not valid JSON"),
         (b"", None, "not valid JSON"),
-        (b'{"model": "fake", "prompt": "\xff"', None, "not valid JSON"),
+        (b'{"model": "fake", "prompt": "\xff"', None, "not valid UTF-8"),
         (b"[" * 100_000, None, "object"),
         (b'{"x": ' + b"[" * 50_000 + b"]" * 50_000 + b"}", None, "not valid JSON"),
         (b"[]", None, "object"),
