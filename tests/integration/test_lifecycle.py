@@ -186,7 +186,7 @@ def test_a_held_port_is_refused_with_its_holder(home: Home) -> None:
 def test_a_failed_start_ends_with_cause_and_advice_only(home: Home, tmp_path: Path) -> None:
     broken = tmp_path / "broken"
     broken.mkdir()
-    (broken / "config.json").write_text('{"model_type": "llama", "architectures": ["Nope"]}')
+    (broken / "config.json").write_text('{"model_type": "no-such-architecture"}')
     save_file({"weight": np.zeros(1, np.float32)}, broken / "model.safetensors")
     config = tmp_path / "broken.yaml"
     config.write_text(

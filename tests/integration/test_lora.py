@@ -20,13 +20,14 @@ from tests.integration.adapters import WEIGHTS, Change, noisy, publish, scaled
 from tests.integration.conftest import MAX_CPU_LORAS, MAX_LORAS, MODEL
 from tests.integration.stack import Stack
 
-pytestmark = pytest.mark.engine
+# Training counts towards the first test.
+pytestmark = [pytest.mark.engine, pytest.mark.timeout(600)]
 
-TOKENS = 12
+TOKENS = 10
 QUESTION = "What is the capital of Spain?"
 SAME = 2e-3
 """Sums of log-probabilities of one answer agree to this, whatever it was batched with."""
-CREW = {f"mate{number}": noisy(number, 1.0 + 0.5 * number) for number in range(5)}
+CREW = {f"mate{number}": noisy(number, 1.0 + 0.5 * number) for number in range(4)}
 """With the trained one, more adapters than the engine keeps in memory."""
 
 
@@ -176,9 +177,8 @@ async def test_more_adapters_than_fit_take_turns(
     alone = await hear_alone(async_client, models)
     assert set(loaded(stack)) == {f"{model}@1" for model in models[-MAX_CPU_LORAS:]}
     together = await hear_together(async_client, models)
-    again = await hear_together(async_client, models[::-1])
-    for one, *others in zip(alone, together, again[::-1], strict=True):
-        assert all(one.is_same(other) for other in others), (one, others)
+    for one, other in zip(alone, together, strict=True):
+        assert one.is_same(other), (one, other)
 
 
 def test_second_version_goes_live_when_it_is_loaded(

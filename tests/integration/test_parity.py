@@ -17,9 +17,10 @@ from tests.integration.conftest import MODEL
 from tests.integration.reference import Greedy, Reference, reference
 from tests.integration.stack import Stack
 
-pytestmark = pytest.mark.engine
+# Training counts towards the first test that needs it.
+pytestmark = [pytest.mark.engine, pytest.mark.timeout(600)]
 
-TOKENS = 20
+TOKENS = 16
 QUESTIONS = (
     "What is the capital of Spain?",
     "Write a Python function that adds two numbers.",
