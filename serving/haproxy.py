@@ -4,7 +4,8 @@ Serve writes HAProxy's configuration itself and binds its statistics and metrics
 every interface. It also lets the operator name the binary, so corral names a small
 script that edits the written file and then becomes HAProxy: statistics and metrics
 move to sockets in the runtime directory, which only this user can open. A client may
-not tell Serve to go on without it.
+not tell Serve to go on without it, and nothing is spliced: HAProxy does not see the
+client leave while a body that it spliced is being answered.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ sed -i \\
     -e '/^listen stats/,$s|^\\( *bind\\) .*|\\1 {statistics} mode 600|' \\
     -e '/^    http-request del-header x-request-disconnect-disabled$/d' \\
     -e '/^frontend http_frontend/a\\    http-request del-header x-request-disconnect-disabled' \\
+    -e '/^ *option splice-/d' \\
     -e 's/mode 666 level admin/mode 600 level admin/' \\
     -e 's/^ *log .* local0 info$//' \\
     -e 's|^\\( *errorfile 50[234]\\) .*|\\1 {directory}/unavailable.http|' \\

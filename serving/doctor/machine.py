@@ -82,7 +82,7 @@ def _gpu(config: ServeConfig) -> Check:
         return fail("GPU", f"{found}; the configuration wants {wanted:g}", "set replicas.num_gpus")
     driver = cards[0].rpartition("driver ")[2]
     if driver.partition(".")[0].isdigit() and int(driver.partition(".")[0]) < CUDA_13_DRIVER:
-        mend = f"update the driver to {CUDA_13_DRIVER} or newer, or install an older vLLM (0.26)"
+        mend = f"update the driver to {CUDA_13_DRIVER} or newer: vLLM and torch are CUDA 13 builds"
         return warn("GPU", found, mend)
     return ok("GPU", found)
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,17 +83,14 @@ class Reference:
         )
 
 
-@contextmanager
-def reference(weights: Path, adapter: Path | None = None) -> Iterator[Reference]:
-    """The model, freed afterwards: it takes 0.6 GB."""
+def reference(weights: Path, adapter: Path | None = None) -> Reference:
+    """The model, with the adapter if one is given; it takes 0.6 GB."""
     model, tokenizer = _load(weights)
     if adapter is not None:
         from peft import PeftModel
 
         model = PeftModel.from_pretrained(model, str(adapter))
-    yield Reference(model.eval(), tokenizer)
-    del model
-    gc.collect()
+    return Reference(model.eval(), tokenizer)
 
 
 def train(weights: Path, destination: Path) -> Path:

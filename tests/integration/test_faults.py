@@ -104,6 +104,15 @@ def test_a_replica_killed_in_mid_stream_ends_the_stream_with_an_error(stack: Sta
     await_two_replicas(stack)
 
 
+def test_a_client_that_gives_up_waiting_stops_the_engine(stack: Stack) -> None:
+    """httpx sends head and body apart, as many clients do: HAProxy must still see it leave."""
+    body = {"model": "fake", "prompt": "word", "max_tokens": 1000}
+    with pytest.raises(httpx.ReadTimeout):
+        httpx.post(f"{stack.url}/v1/completions", json=body, timeout=0.5)
+    time.sleep(1.0)
+    assert [replica["running"] for replica in replicas(stack).values()] == [0, 0]
+
+
 def test_overload_is_429_with_retry_after_and_nothing_is_lost(stack: Stack) -> None:
     answers: list[httpx.Response] = []
     threads = [
