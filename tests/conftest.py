@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 os.environ.update(
     DO_NOT_TRACK="1",
@@ -14,6 +15,9 @@ os.environ.update(
     HF_HUB_DISABLE_TELEMETRY="1",
     LITELLM_LOCAL_MODEL_COST_MAP="True",
 )
+
+settings.register_profile("corral", deadline=None)
+settings.load_profile("corral")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
