@@ -11,6 +11,7 @@ engine's claims them as HTTP requests arrive. Knows neither Ray nor vLLM.
 from __future__ import annotations
 
 import asyncio
+import functools
 import secrets
 import threading
 import time
@@ -24,6 +25,7 @@ IDLE_S = 0.5
 FIRST_CLAIM_S = 10.0
 """How long a new lease waits for its first request."""
 SWEEP_S = 0.1
+CANCEL_AFTER_S = 5.0
 STALE_STATUS = 409
 """Answer to a ticket that is not valid (any more): nothing was done, ask for a new lease."""
 
@@ -60,12 +62,17 @@ class LeaseBook:
         return lease
 
     def close(self, lease: Lease, engine_loop: asyncio.AbstractEventLoop) -> None:
-        """End the lease; a request that still runs on it is cancelled."""
+        """End the lease. A request that still runs on it has CANCEL_AFTER_S to notice by itself.
+
+        The gateway has closed its connection. Engines abort their work when they hear of
+        that; cancelled before, vLLM leaves a plain request's generation behind.
+        """
         with self._lock:
             self._leases.pop(lease.ticket, None)
             request = lease.request if lease.busy else None
         if request is not None:
-            engine_loop.call_soon_threadsafe(request.cancel)
+            later = functools.partial(engine_loop.call_later, CANCEL_AFTER_S, request.cancel)
+            engine_loop.call_soon_threadsafe(later)
 
     def end_idle(self, adapter: str) -> int:
         """End the adapter's idle leases. Returns how many requests still run on others."""
