@@ -146,7 +146,9 @@ class Supervisor:
             "RAY_AUTH_TOKEN": admin_key(self._home),
             MARK: self._instance,
         }
-        if self._config.cluster.address is not None:
+        if self._config.cluster.address is None:
+            settings |= _PRIVATE_RAY_ENVIRONMENT
+        else:
             del settings["RAY_AUTH_TOKEN"]
         return {**settings, **os.environ, MARK: self._instance}
 
@@ -226,6 +228,13 @@ _SERVE_ENVIRONMENT = {
     "PYTHONWARNINGS": "ignore",
 }
 """Serve's settings for the token path; what the user's environment sets wins."""
+
+_PRIVATE_RAY_ENVIRONMENT = {
+    # Short of memory, Ray would end Serve's controller before the engine that took it; the
+    # kernel ends the largest process, which is the engine, and Serve replaces that.
+    "RAY_memory_monitor_refresh_ms": "0",
+}
+"""For the cluster of this machine only."""
 
 
 def stop(home: Home, timeout_s: float, say: Say) -> bool:

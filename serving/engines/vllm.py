@@ -115,6 +115,7 @@ class VllmEngine:
         """See `AdapterHost.load_adapter`; refuses an adapter that leaves the logits as they are."""
         from vllm.lora.peft_helper import PEFTHelper
         from vllm.lora.request import LoRARequest
+        from vllm.v1.engine.exceptions import EngineDeadError
 
         models = self._state.openai_serving_models
         async with self._loading.setdefault(adapter.engine_name, asyncio.Lock()):
@@ -139,10 +140,15 @@ class VllmEngine:
                         "are zero or its keys do not match the model. Check that it was trained "
                         "on this base and saved with PEFT's save_pretrained"
                     )
-            except AdapterRefused:
-                await self._llm.remove_lora(request.lora_int_id)
-                raise
+            except EngineDeadError as exc:
+                raise EngineStalled(
+                    f"vLLM's engine for {self._spec.model!r} died while it loaded "
+                    f"{adapter.engine_name!r}"
+                ) from exc
             except Exception as exc:
+                await self._llm.remove_lora(request.lora_int_id)
+                if isinstance(exc, AdapterRefused):
+                    raise
                 raise AdapterRefused(f"vLLM refused {adapter.engine_name!r}: {exc}") from exc
             models.lora_requests[adapter.engine_name] = request
 
