@@ -248,9 +248,11 @@ def stop(home: Home, timeout_s: float, say: Say) -> bool:
             process = psutil.Process(state.pid)
             process.terminate()
             say(f"stopping {state.url}")
-            try:
-                process.wait(timeout_s)
-            except psutil.TimeoutExpired:
+            deadline = time.monotonic() + timeout_s
+            # Not process.wait: that takes a process nobody has reaped for a running one.
+            while state.alive and time.monotonic() < deadline:
+                time.sleep(POLL_S)
+            if state.alive:
                 process.kill()
     leftovers = reap(instance)
     if leftovers and not found:
