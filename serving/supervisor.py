@@ -222,6 +222,9 @@ _SERVE_ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_SERVE_LOG_TO_STDERR": "0",
     "RAY_DEDUP_LOGS": "0",
+    # Ray gives its workers the lowest priority but four: an engine on a busy machine would
+    # get a thirtieth of a core, and look as if it hung.
+    "RAY_worker_niceness": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     "SPT_NOENV": "1",
