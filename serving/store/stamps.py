@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import select
 import threading
 from pathlib import Path
 from typing import Protocol
@@ -66,6 +67,7 @@ class NotifyStamp:
         self._conninfo = conninfo
         self._count = 0
         self._stop = threading.Event()
+        self._wake, self._woken = os.pipe()[::-1]
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._run, name="corral-listen", daemon=True)
         self._thread.start()
@@ -78,8 +80,12 @@ class NotifyStamp:
         self._count += 1  # the others hear of it from the transaction's own NOTIFY
 
     def close(self) -> None:
-        self._stop.set()
-        self._thread.join(5.0)
+        if not self._stop.is_set():
+            self._stop.set()
+            os.write(self._wake, b".")
+            self._thread.join(5.0)
+            os.close(self._wake)
+            os.close(self._woken)
 
     def _run(self) -> None:
         import psycopg
@@ -91,7 +97,8 @@ class NotifyStamp:
                     self._count += 1  # what was announced before is not told again
                     self._ready.set()
                     while not self._stop.is_set():
-                        for _ in connection.notifies(timeout=0.5):
+                        select.select([connection.fileno(), self._woken], [], [])
+                        for _ in connection.notifies(timeout=0):
                             self._count += 1
             except psycopg.Error as exc:
                 _log.warning("the database is not heard, trying again: %s", exc)

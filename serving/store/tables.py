@@ -138,8 +138,7 @@ reservations = Table(
     Column("request_id", String(128)),
     _number("tokens"),
     _number("nusd"),
-    Column("windows", Text, nullable=False),  # ids of the windows that hold it, one a line
-    Column("meters", Text, nullable=False),  # <m|p|mp> <scope> of the meters, one a line
+    Column("holds", Text, nullable=False),  # JSON of `ledger_rows.Holds`
     CheckConstraint("state IN ('held', 'expired')", name="state"),
     Index("ix_reservations_state_gateway_id", "state", "gateway_id"),
 )

@@ -164,8 +164,7 @@ def _ledger() -> None:
         sa.Column("request_id", sa.String(length=128), nullable=True),
         sa.Column("tokens", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("nusd", sa.BigInteger(), server_default="0", nullable=False),
-        sa.Column("windows", sa.Text(), nullable=False),
-        sa.Column("meters", sa.Text(), nullable=False),
+        sa.Column("holds", sa.Text(), nullable=False),
         sa.CheckConstraint("state IN ('held', 'expired')", name=op.f("ck_reservations_state")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_reservations")),
     )
