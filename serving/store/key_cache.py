@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
 from serving.store.database import Store
 from serving.store.errors import KeyRefused
 from serving.store.identity import Identity
-from serving.store.keys import KeyStore
 from serving.store.secret import key_digest
 
 T = TypeVar("T")
@@ -38,9 +38,15 @@ class _Refused:
 class KeyCache:
     """One gateway process's view of the keys. For one event loop; `find` is for any thread."""
 
-    def __init__(self, store: Store, max_age_s: float, max_entries: int = MAX_ENTRIES) -> None:
+    def __init__(
+        self,
+        store: Store,
+        max_age_s: float,
+        identify: Callable[[str], Identity],
+        max_entries: int = MAX_ENTRIES,
+    ) -> None:
         self._store = store
-        self._keys = KeyStore(store)
+        self._identify = identify  # KeyStore.identify or TokenDoor.identify
         self._max_age_s = max_age_s
         self._max_entries = max_entries
         self._stamp: object = None
@@ -88,7 +94,7 @@ class KeyCache:
         stamp = self._store.stamp.read()
         until_s = time.monotonic() + self._max_age_s
         try:
-            identity = await asyncio.to_thread(self._keys.identify, key)
+            identity = await asyncio.to_thread(self._identify, key)
         except KeyRefused as exc:
             if stamp == self._stamp:
                 _keep(self._refused, digest, _Refused(exc, until_s), self._max_entries)

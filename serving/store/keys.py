@@ -82,7 +82,7 @@ class KeyStore:
             )  # fmt: skip
         return NewKey(self.get(id), secret)
 
-    def list(self, tenant_id: str | None = None) -> list[Key]:
+    def all(self, tenant_id: str | None = None) -> list[Key]:
         """Of one tenant or of all, oldest first."""
         query = select(*_COLUMNS).order_by(keys.c.created_us, keys.c.id)
         if tenant_id is not None:

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, delete, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from serving.store import tables
-from serving.store.alerts import AlertBook
+from serving.store.alerts import AlertBook, AlertMetrics
 from serving.store.database import Store
 from serving.store.ledger_batch import Batch, Held, spent_windows
 from serving.store.ledger_rows import Rows, among, ids_parameter
@@ -44,12 +44,13 @@ class Ledger:
         limits: LimitBook,
         gateway_id: str,
         thresholds: Sequence[int] = (),
+        metrics: AlertMetrics | None = None,
     ) -> None:
         self._store = store
         self._prices = prices
         self._limits = limits
         self.gateway_id = gateway_id
-        self._alerts = AlertBook(thresholds)
+        self._alerts = AlertBook(thresholds, metrics)
         self._windows = Rows(tables.windows, store.is_sqlite)
         self._meters = Rows(tables.meters, store.is_sqlite)
         one = among(tables.reservations.c.id, store.is_sqlite)

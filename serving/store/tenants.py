@@ -56,7 +56,7 @@ class TenantStore:
             raise Conflict(f"tenant {id!r} exists already") from exc
         return self.get(id)
 
-    def list(self) -> list[Tenant]:
+    def all(self) -> list[Tenant]:
         """All tenants, by id."""
         with self._store.read() as connection:
             return [_tenant(row) for row in connection.execute(select(*_PUBLIC).order_by("id"))]

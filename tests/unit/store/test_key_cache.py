@@ -27,7 +27,7 @@ async def _refused(cache: KeyCache, key: str) -> str:
 
 
 async def test_a_known_key_is_found_without_the_database(store: Store) -> None:
-    cache = KeyCache(store, 60)
+    cache = KeyCache(store, 60, KeyStore(store).identify)
     made = KeyStore(store).create(KeySpec("default"), SYSTEM)
     assert cache.find(made.secret) is None
     identity = await cache.authenticate(made.secret)
@@ -37,7 +37,7 @@ async def test_a_known_key_is_found_without_the_database(store: Store) -> None:
 
 async def test_another_gateway_hears_of_a_revocation(opener: Opener) -> None:
     here, there = opener(), opener()
-    cache = KeyCache(there, 3600)
+    cache = KeyCache(there, 3600, KeyStore(there).identify)
     made = KeyStore(here).create(KeySpec("default"), SYSTEM)
     await cache.authenticate(made.secret)
     KeyStore(here).revoke(made.key.id, SYSTEM)
@@ -45,7 +45,7 @@ async def test_another_gateway_hears_of_a_revocation(opener: Opener) -> None:
 
 
 async def test_a_refused_key_counts_once_it_is_made(store: Store) -> None:
-    cache = KeyCache(store, 3600)
+    cache = KeyCache(store, 3600, KeyStore(store).identify)
     secret = "sk-" + "b" * 8 + "-" + "c" * 43
     for _ in range(2):
         with pytest.raises(KeyRefused, match="not known"):
@@ -64,14 +64,14 @@ async def test_a_refused_key_counts_once_it_is_made(store: Store) -> None:
 
 
 async def test_a_key_expires_in_the_cache_too(store: Store) -> None:
-    cache = KeyCache(store, 3600)
+    cache = KeyCache(store, 3600, KeyStore(store).identify)
     made = KeyStore(store).create(KeySpec("default", expires_us=store.now_us() + 200_000), SYSTEM)
     await cache.authenticate(made.secret)
     assert await _refused(cache, made.secret) == "key_expired"
 
 
 async def test_what_it_knows_grows_old(store: Store) -> None:
-    cache = KeyCache(store, 0.01)
+    cache = KeyCache(store, 0.01, KeyStore(store).identify)
     made = KeyStore(store).create(KeySpec("default"), SYSTEM)
     await cache.authenticate(made.secret)
     await asyncio.sleep(0.02)
@@ -79,7 +79,7 @@ async def test_what_it_knows_grows_old(store: Store) -> None:
 
 
 async def test_it_is_bounded_and_holds_no_keys(store: Store) -> None:
-    cache = KeyCache(store, 3600, max_entries=3)
+    cache = KeyCache(store, 3600, KeyStore(store).identify, max_entries=3)
     made = [KeyStore(store).create(KeySpec("default"), SYSTEM).secret for _ in range(5)]
     await asyncio.sleep(0.05)
     for secret in made:
@@ -93,7 +93,7 @@ async def test_it_is_bounded_and_holds_no_keys(store: Store) -> None:
 
 
 async def test_requests_that_come_together_ask_the_store_once(store: Store) -> None:
-    cache = KeyCache(store, 3600)
+    cache = KeyCache(store, 3600, KeyStore(store).identify)
     secret = KeyStore(store).create(KeySpec("default"), SYSTEM).secret
     cache.find(secret)
     identities = await asyncio.gather(*(cache.authenticate(secret) for _ in range(20)))

@@ -30,7 +30,7 @@ def test_the_admin_key_of_the_stack_is_let_in(store: Store, opener: Opener) -> N
     identity = KeyStore(store).identify(ADMIN_KEY)
     assert (identity.tenant_id, identity.role) == ("default", "admin")
     opener()
-    assert len(KeyStore(store).list()) == 1
+    assert len(KeyStore(store).all()) == 1
 
 
 @pytest.mark.parametrize("old", ["sk-admin-WHsXcVIv1rP8sYrO2nmoRC8w", "sk:mine"])
@@ -53,7 +53,7 @@ def test_a_key_is_shown_once_and_stored_hashed(keys: KeyStore, store: Store) -> 
         rows = [str(dict(row._mapping)) for t in tables.metadata.sorted_tables
                 for row in connection.execute(select(t))]  # fmt: skip
     assert not any(made.secret.split("-", 2)[2] in row for row in rows)
-    assert made.secret not in repr(keys.list())
+    assert made.secret not in repr(keys.all())
 
 
 def test_who_presents_a_key(keys: KeyStore) -> None:
@@ -160,7 +160,7 @@ def test_tenant_ids_are_slugs(store: Store, id: str) -> None:
 def test_a_tenant_exists_once(keys: KeyStore, store: Store) -> None:
     with pytest.raises(Conflict, match="exists already"):
         TenantStore(store).create("acme", ADA)
-    assert [tenant.id for tenant in TenantStore(store).list()] == ["acme", "default"]
+    assert [tenant.id for tenant in TenantStore(store).all()] == ["acme", "default"]
 
 
 def test_every_change_is_in_the_audit_log(keys: KeyStore, store: Store) -> None:
