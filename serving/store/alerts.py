@@ -86,7 +86,7 @@ class AlertBook:
                 continue
             row = {"id": alert.id, "at_us": alert.at_us, "spent": alert.spent}
             values = upsert.values(**row, budget=alert.budget).on_conflict_do_nothing()
-            if connection.execute(values).rowcount == 1:
+            if connection.execute(values.returning(alerts.c.id)).first() is not None:
                 self._new.append(alert)
 
     def committed(self) -> None:

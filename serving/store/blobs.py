@@ -151,6 +151,14 @@ class BlobStore:
         with contextlib.suppress(FileNotFoundError), self._translated():
             self._files.rm_file(self._path(tenant_id, id))
 
+    def put_back(self, tenant_id: str, id: str, data: bytes) -> None:
+        """Write the bytes of a blob that the store knows of, as a restore does. Raises NotFound."""
+        self.get(tenant_id, id)
+        path = self._path(tenant_id, id)
+        with self._translated():
+            self._files.makedirs(path.rpartition("/")[0], exist_ok=True)
+            self._files.pipe_file(path, data)
+
     def _path(self, tenant_id: str, id: str) -> str:
         assert _ID.fullmatch(id), id
         assert re.fullmatch(r"[a-z0-9][a-z0-9-]{0,62}", tenant_id), tenant_id

@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, InterfaceError, OperationalError
 
 from serving.store.config import StoreConfig
 from serving.store.errors import Invalid, StoreUnavailable
@@ -85,6 +85,8 @@ class Store:
             raise StoreUnavailable(
                 f"the store at {self.place} does not answer: {exc.orig}. `corral store check`"
             ) from exc
+        except DataError as exc:
+            raise Invalid(f"the store cannot hold this value: {exc.orig}") from exc
         except DBAPIError as exc:
             if exc.connection_invalidated:
                 raise StoreUnavailable(f"the store at {self.place} hung up: {exc.orig}") from exc

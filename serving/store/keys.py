@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from sqlalchemy import Connection, Row, insert, select, update
@@ -57,6 +57,7 @@ class NewKey:
     secret: str
 
 
+_LISTS = ("models", "adapters", "stores", "endpoints")
 _SPEC = [field.name for field in fields(KeySpec)]
 _COLUMNS = [keys.c[field.name] for field in fields(Key)]
 
@@ -182,7 +183,7 @@ def add_key(
     """Insert the row of `secret`; its id."""
     id = new_id("key")
     values = asdict(spec)
-    for name in ("models", "adapters", "stores", "endpoints"):
+    for name in _LISTS:
         values[name] = None if values[name] is None else list(values[name])
     connection.execute(
         insert(keys).values(
@@ -198,13 +199,10 @@ def add_key(
 
 
 def _key(row: Row[Any]) -> Key:
-    key = Key(**row._mapping)
-    lists = {
-        name: tuple(value)
-        for name in ("models", "adapters", "stores", "endpoints")
-        if (value := getattr(key, name)) is not None
-    }
-    return replace(key, **lists)
+    values = dict(row._mapping)
+    for name in _LISTS:
+        values[name] = None if values[name] is None else tuple(values[name])
+    return Key(**values)
 
 
 def _identity(row: Any, limited: bool) -> Identity:

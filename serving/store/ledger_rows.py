@@ -29,7 +29,7 @@ def among(column: ColumnElement[Any], is_sqlite: bool) -> ColumnElement[bool]:
     if is_sqlite:
         each = func.json_each(bindparam("ids", type_=Text)).table_valued("value")
         return column.in_(select(each.c.value))
-    ids: bindparam[Any] = bindparam("ids", type_=postgresql.ARRAY(Text))
+    ids = bindparam("ids", type_=postgresql.ARRAY(Text))
     return column == func.any(ids)
 
 

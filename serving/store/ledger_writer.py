@@ -200,7 +200,7 @@ class LedgerWriter:
 
     def _fail(self, waiting: Sequence[_Waiting], exc: StoreError) -> None:
         for one in waiting:
-            assert one.loop is not None
+            assert one.loop is not None and one.future is not None  # noqa: PT018
             with contextlib.suppress(RuntimeError):
                 one.loop.call_soon_threadsafe(_set_exception, one.future, exc)
 

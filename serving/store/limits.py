@@ -63,7 +63,8 @@ class LimitStore:
 
     def set(self, scope: str, new: Limits, actor: Actor) -> Limits:
         """Replace the limits of `scope`. Raises Invalid, NotFound for an unknown key or tenant."""
-        self._check(scope, new)
+        self.check(scope)
+        self._check_values(new)
         with self._store.write(announce=True) as connection:
             kind, _, name = scope.partition(":")
             known = {"key": keys.c.lineage, "tenant": tenants.c.id, "tenant_model": tenants.c.id}
@@ -84,11 +85,15 @@ class LimitStore:
             rows = connection.execute(select(limits).order_by(limits.c.scope)).all()
         return {row[0]: Limits(*row[1:]) for row in rows}
 
-    def _check(self, scope: str, new: Limits) -> None:
-        if len(scope) > 256 or not _SCOPE.fullmatch(scope):
+    def check(self, scope: str) -> None:
+        """Raises Invalid for what is no scope."""
+        if len(scope) > 256 or "\0" in scope or not _SCOPE.fullmatch(scope):
             raise Invalid(
-                f"{scope!r} is no scope: key:ID, tenant:ID, model:NAME or tenant_model:ID/NAME"
+                f"{scope[:256]!r} is no scope: key:ID, tenant:ID, model:NAME or "
+                "tenant_model:ID/NAME"
             )
+
+    def _check_values(self, new: Limits) -> None:
         for field in fields(new):
             most = getattr(new, field.name)
             if most is not None and not 0 <= most <= MAX_NUSD:
