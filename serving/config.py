@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from configs import StrictModel
+from serving.store.config import AlertConfig, OidcConfig, PriceConfig, StoreConfig
 
 
 class LoraConfig(StrictModel):
@@ -219,6 +220,14 @@ class ServeConfig(StrictModel):
     """The HTTP front."""
     cluster: ClusterConfig = ClusterConfig()
     """The Ray cluster underneath."""
+    store: StoreConfig = StoreConfig()
+    """Where keys, tenants, limits, usage and blobs are kept."""
+    prices: dict[str, PriceConfig] = {}
+    """Prices by model, or `model:adapter`; what has none is free."""
+    alerts: AlertConfig = AlertConfig()
+    """Who hears that a budget nears its end."""
+    oidc: OidcConfig | None = None
+    """An identity provider whose tokens are accepted beside API keys."""
     models: tuple[ModelConfig, ...] = Field(min_length=1)
     """What is served. The first one is what `corral chat` talks to."""
 

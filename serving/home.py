@@ -1,6 +1,7 @@
 """Where corral keeps its state: `$CORRAL_HOME`, by default `~/.corral`.
 
 models/       prepared model weights          adapters/  <name>/<version>/ PEFT directories
+store/        database and blobs
 run/          sockets, state of the running stack          logs/      log files
 """
 
@@ -30,6 +31,10 @@ class Home:
     @property
     def adapters(self) -> Path:
         return self.root / "adapters"
+
+    @property
+    def store(self) -> Path:
+        return self.root / "store"
 
     @property
     def run(self) -> Path:

@@ -17,6 +17,7 @@ from serving.gateway.metrics import GatewayMetrics
 from serving.loopback import confine
 from serving.ray_pool import RayPool
 from serving.runtime import Runtime
+from serving.store.accounts import Accounts
 
 NAME = "gateway"
 APPLICATION = "corral"
@@ -39,6 +40,15 @@ class GatewayIngress:
             for index, model in enumerate(config.models)
         }
         self._metrics = GatewayMetrics()
+        self._accounts = Accounts.open(
+            config.store,
+            runtime.home.store,
+            runtime.admin_key,
+            prices=config.prices,
+            alerts=config.alerts,
+            oidc=config.oidc,
+            registry=self._metrics.registry,
+        )
 
     def __serve_build_asgi_app__(self) -> ASGIApp:  # Serve's name for it
         """Called by Serve after the constructor."""
@@ -57,8 +67,15 @@ class GatewayIngress:
             metrics=self._metrics,
             admin_key=self._runtime.admin_key,
             peer_metrics=self._peer_metrics,
+            accounts=self._accounts,
         )
         return build_app(gateway)
+
+    def __del__(self) -> None:
+        """Serve's word that the replica ends: what waits is written."""
+        accounts = getattr(self, "_accounts", None)
+        if accounts is not None:
+            accounts.close()
 
     async def exposition(self) -> tuple[str, str]:
         """This process's replica id and its own metrics."""

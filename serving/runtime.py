@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
-import secrets
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from serving.home import Home
+from serving.store.secret import new_key
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def admin_key(home: Home) -> str:
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         with os.fdopen(handle, "a", encoding="utf-8") as file:
             os.fchmod(file.fileno(), 0o600)
-            key = f"sk-admin-{secrets.token_urlsafe(24)}"
+            key = new_key()
             # The line before may have been typed without an end.
             file.write(f"{chr(10) if file.tell() else ''}admin_key: {key}\n")
         key = _read_admin_key(path) or key  # of two starts at once the first line counts

@@ -50,3 +50,11 @@ def call(home: Home, url: str | None, method: str, path: str, **kwargs: Any) -> 
             raise NotServing(f"{base} is no corral: {path} is not answered with JSON") from exc
         message = response.text[:300]
     raise CorralError(f"{message} (HTTP {response.status_code})")
+
+
+def duration_s(text: str) -> float:
+    """Seconds of `90d`, `12h`, `30m`, `45s`. Raises CorralError."""
+    units = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+    if text[-1:] in units and text[:-1].isdigit():
+        return float(text[:-1]) * units[text[-1]]
+    raise CorralError(f"{text!r} is no duration; say 45s, 30m, 12h or 90d")

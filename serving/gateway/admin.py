@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 from dataclasses import asdict
 from typing import Any
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Depends
 from pydantic import BaseModel, ConfigDict
 
 from serving.errors import AdapterNotFound, AdapterRefused
+from serving.gateway.admin_auth import Authorize
 from serving.gateway.directory import Directory
-from serving.gateway.errors import ApiError
 from serving.gateway.pool import statuses
 
 
@@ -25,22 +24,8 @@ class AdapterAction(BaseModel):
     version: str | None = None
 
 
-def admin_router(directory: Directory, admin_key: str) -> APIRouter:
-    """Routes under /admin. Every one demands `Authorization: Bearer <admin key>`."""
-
-    async def authorize(request: Request) -> None:
-        scheme, _, key = request.headers.get("authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not secrets.compare_digest(
-            key.encode(), admin_key.encode()
-        ):
-            raise ApiError(
-                401,
-                "admin routes need `Authorization: Bearer <key>`; the key is in "
-                "$CORRAL_HOME/credentials",
-                code="invalid_api_key",
-                headers=[(b"www-authenticate", b"Bearer")],
-            )
-
+def admin_router(directory: Directory, authorize: Authorize) -> APIRouter:
+    """Routes under /admin, for whom `authorize` lets in."""
     router = APIRouter(prefix="/admin", dependencies=[Depends(authorize)])
     store = directory.adapters
 

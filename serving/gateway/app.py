@@ -17,11 +17,15 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from serving.config import GatewayConfig
 from serving.errors import CorralError
 from serving.gateway.admin import admin_router
+from serving.gateway.admin_auth import admin_key_only
+from serving.gateway.admin_keys import keys_router, tenants_router
+from serving.gateway.admin_usage import limits_router, usage_router
 from serving.gateway.directory import ENDPOINTS, Directory
 from serving.gateway.errors import ApiError, from_corral
 from serving.gateway.metrics import GatewayMetrics, merge
 from serving.gateway.pool import statuses
 from serving.gateway.proxy import Proxy
+from serving.store.accounts import Accounts
 
 SHORT_PATHS = {"/rerank": "/v1/rerank", "/v2/rerank": "/v1/rerank", "/score": "/v1/score"}
 """Paths other servers also answer, and ours for them."""
@@ -37,6 +41,8 @@ class Gateway:
     admin_key: str
     peer_metrics: Callable[[], Awaitable[list[tuple[str, str]]]]
     """Expositions of all gateway processes, by replica id."""
+    accounts: Accounts | None = None
+    """Keys, tenants, limits and the ledger."""
 
 
 def build_app(gateway: Gateway) -> ASGIApp:
@@ -44,7 +50,7 @@ def build_app(gateway: Gateway) -> ASGIApp:
     app = FastAPI(title="corral", docs_url=None, redoc_url=None, openapi_url=None)
     app.state.gateway = gateway
     _add_status_routes(app, gateway)
-    app.include_router(admin_router(gateway.directory, gateway.admin_key))
+    _add_admin_routes(app, gateway)
     app.add_exception_handler(ApiError, _on_api_error)
     app.add_exception_handler(CorralError, _on_corral_error)
     app.add_exception_handler(HTTPException, _on_http_error)
@@ -74,6 +80,14 @@ class _HotPath:
 
 async def _unrouted(request: Request) -> Response:
     raise AssertionError("the proxy answers this path")
+
+
+def _add_admin_routes(app: FastAPI, gateway: Gateway) -> None:
+    authorize = admin_key_only(gateway.admin_key)
+    app.include_router(admin_router(gateway.directory, authorize))
+    if gateway.accounts is not None:
+        for make in (keys_router, tenants_router, limits_router, usage_router):
+            app.include_router(make(gateway.accounts, authorize))
 
 
 def _add_status_routes(app: FastAPI, gateway: Gateway) -> None:

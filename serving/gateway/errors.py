@@ -19,6 +19,7 @@ from serving.errors import (
     PoolBusy,
     PoolUnavailable,
 )
+from serving.store.errors import Conflict, Invalid, KeyRefused, NotFound, StoreUnavailable
 
 _TYPES = {
     400: "invalid_request_error",
@@ -96,6 +97,18 @@ def from_corral(exc: CorralError) -> ApiError:
             return ApiError(404, str(exc), code="model_not_found", param="model")
         case AdapterRefused():
             return ApiError(400, str(exc), code="adapter_refused", param="model")
+        case KeyRefused():
+            header = [(b"www-authenticate", b"Bearer")]
+            return ApiError(401, str(exc), code=exc.code, headers=header)
+        case NotFound():
+            return ApiError(404, str(exc), code="not_found")
+        case Conflict():
+            return ApiError(409, str(exc), code="conflict")
+        case Invalid():
+            return ApiError(400, str(exc), code="invalid_value")
+        case StoreUnavailable():
+            header = [(b"retry-after", b"5")]
+            return ApiError(503, str(exc), code="store_unavailable", headers=header)
         case PoolUnavailable() | EngineStalled():
             header = [(b"retry-after", b"5")]
             return ApiError(503, str(exc), code="model_unavailable", headers=header)

@@ -11,7 +11,7 @@ import json
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from serving.gateway.metrics import GatewayMetrics
 from serving.gateway.pool import Capacity, Lease, Pool
 from serving.home import Home
 from serving.local_pool import LocalPool
+from serving.store.accounts import Accounts
 
 ADMIN_KEY = "sk-admin-test"
 WAIT_S = 20.0
@@ -152,6 +153,7 @@ async def gateway(
     pools: Mapping[str, Pool] | None = None,
     wrap: Callable[[str, Pool], Pool] = lambda _, pool: pool,
     config: GatewayConfig | None = None,
+    accounts: Accounts | None = None,
 ) -> AsyncIterator[Site]:
     """A gateway before `models`: with a fake engine each, or with the pool given for it."""
     home = Home(root)
@@ -171,9 +173,8 @@ async def gateway(
         async def own_metrics() -> list[tuple[str, str]]:
             return [("gateway-1", metrics.exposition())]
 
-        app = build_app(
-            Gateway(config or GatewayConfig(), directory, metrics, ADMIN_KEY, own_metrics)
-        )
+        shared = Gateway(config or GatewayConfig(), directory, metrics, ADMIN_KEY, own_metrics)
+        app = build_app(replace(shared, accounts=accounts))
         url = await stack.enter_async_context(listening(CancelOnDisconnect(app)))
         http = await stack.enter_async_context(httpx.AsyncClient(base_url=url, timeout=WAIT_S))
         yield Site(url, http, started, metrics, home)
