@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from configs import StrictModel
+from serving.gateway.limits import RequestLimits
 
 
 class LoraConfig(StrictModel):
@@ -201,6 +202,8 @@ class GatewayConfig(StrictModel):
     """How long a request may wait for a replica before it is told to come back."""
     grace_s: float = Field(30.0, ge=0)
     """How long running requests may still take when the stack stops."""
+    limits: RequestLimits = RequestLimits()
+    """What one request may ask for."""
 
 
 class ClusterConfig(StrictModel):

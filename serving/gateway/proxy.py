@@ -11,7 +11,6 @@ import time
 import uuid
 from dataclasses import dataclass
 
-import msgspec
 from starlette.types import Receive, Scope, Send
 
 from serving.config import GatewayConfig
@@ -20,6 +19,7 @@ from serving.gateway.directory import Directory, Target
 from serving.gateway.errors import ApiError, from_corral, from_engine
 from serving.gateway.metrics import GatewayMetrics
 from serving.gateway.pool import Lease
+from serving.gateway.request import RequestReader
 from serving.gateway.upstream import Connection, ResponseHead, Upstream, UpstreamError
 from serving.leases import STALE_STATUS
 
@@ -27,13 +27,6 @@ _log = logging.getLogger(__name__)
 
 ATTEMPTS = 3
 """Tries at a replica before any byte of the answer was sent. Generation has no side effects."""
-
-
-class _Routed(msgspec.Struct):
-    """The fields the gateway reads; the engine validates the rest."""
-
-    model: str | None = None
-    stream: bool | None = None
 
 
 @dataclass
@@ -60,8 +53,7 @@ class Proxy:
         self._directory = directory
         self._metrics = metrics
         self._upstream = Upstream()
-        self._decode = msgspec.json.Decoder(_Routed).decode
-        self._decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+        self._reader = RequestReader(config.limits)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path: str = scope["path"]
@@ -70,12 +62,12 @@ class Proxy:
         model, status, exchange = "", 500, None
         self._metrics.in_flight.inc()
         try:
-            body = await self._read_body(scope, receive)
-            routed, target = self._route(body, path)
+            request = self._reader.read(path, await self._read_body(scope, receive))
+            target = self._directory.resolve(request.model, path)
             model = target.served.config.name
             if target.adapter is not None:
-                body = self._rename(body, target.adapter.engine_name)
-            message = _Message(path, request_id, body, bool(routed.stream))
+                request.set("model", target.adapter.engine_name)
+            message = _Message(path, request_id, request.encode(), request.stream)
             exchange = await self._exchange(message, target)
             status = exchange.head.status
             if status >= 400:
@@ -119,26 +111,6 @@ class Proxy:
             parts.append(part)
             if not message.get("more_body", False):
                 return parts[0] if len(parts) == 1 else b"".join(parts)
-
-    def _route(self, body: bytes, path: str) -> tuple[_Routed, Target]:
-        try:
-            if not body.isascii():
-                body.decode("utf-8")
-            routed = self._decode(body)
-        except UnicodeDecodeError as exc:
-            raise ApiError(400, f"the request body is not valid UTF-8: {exc}") from exc
-        except msgspec.ValidationError as exc:
-            field = next((name for name in ("stream", "model") if f"$.{name}" in str(exc)), None)
-            raise ApiError(400, f"invalid request: {exc}", param=field) from exc
-        except (msgspec.DecodeError, RecursionError) as exc:
-            raise ApiError(400, f"the request body is not valid JSON: {exc}") from exc
-        return routed, self._directory.resolve(routed.model, path)
-
-    def _rename(self, body: bytes, engine_name: str) -> bytes:
-        """The body with `model` as the engine knows it."""
-        fields = self._decode_fields(body)
-        fields["model"] = msgspec.Raw(msgspec.json.encode(engine_name))
-        return msgspec.json.encode(fields)
 
     async def _exchange(self, message: _Message, target: Target) -> _Exchange:
         """Lease, send, and await the answer's start; on a broken replica, with another lease."""
