@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-import uuid
 from dataclasses import dataclass
 
 from starlette.types import Receive, Scope, Send
@@ -16,6 +15,7 @@ from starlette.types import Receive, Scope, Send
 from serving.config import GatewayConfig
 from serving.errors import CorralError, PoolUnavailable
 from serving.gateway.directory import Directory, Target
+from serving.gateway.door import REQUEST_ID, RESPONSE_HEADERS, Headers, with_headers
 from serving.gateway.errors import ApiError, from_corral, from_engine
 from serving.gateway.metrics import GatewayMetrics
 from serving.gateway.pool import Lease
@@ -57,12 +57,16 @@ class Proxy:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path: str = scope["path"]
-        request_id = uuid.uuid4().hex
+        request_id: str = scope[REQUEST_ID]
+        headers: Headers = scope[RESPONSE_HEADERS]
         started = time.perf_counter()
         model, status, exchange = "", 500, None
         self._metrics.in_flight.inc()
         try:
-            request = self._reader.read(path, await self._read_body(scope, receive))
+            body = await self._read_body(scope, receive)
+            if self._config.log_content:
+                _log.info("request %s to %s: %r", request_id, path, body)
+            request = self._reader.read(path, body)
             target = self._directory.resolve(request.model, path)
             model = target.served.config.name
             if target.adapter is not None:
@@ -73,14 +77,14 @@ class Proxy:
             if status >= 400:
                 raise from_engine(status, await self._rest(exchange))
             self._metrics.first_byte(model, time.perf_counter() - started)
-            await self._answer(path, exchange, send)
+            await self._answer(path, exchange, send, headers)
         except ApiError as exc:
             status = exc.status
-            await exc.send(path, send)
+            await exc.send(path, with_headers(send, headers))
         except CorralError as exc:
             error = from_corral(exc)
             status = error.status
-            await error.send(path, send)
+            await error.send(path, with_headers(send, headers))
         except asyncio.CancelledError:
             status = 499
             raise
@@ -89,7 +93,7 @@ class Proxy:
             if exchange is not None:
                 raise  # the head may be on its way
             error = ApiError(500, f"internal error in request {request_id}", code="internal_error")
-            await error.send(path, send)
+            await error.send(path, with_headers(send, headers))
         finally:
             self._metrics.in_flight.dec()
             self._metrics.observe(path, model, status, time.perf_counter() - started)
@@ -97,6 +101,19 @@ class Proxy:
     async def _read_body(self, scope: Scope, receive: Receive) -> bytes:
         if scope["method"] != "POST":
             raise ApiError(405, f"{scope['path']} takes POST", headers=[(b"allow", b"POST")])
+        declared = next((v for n, v in scope["headers"] if n == b"content-length"), b"")
+        if declared.isdigit() and int(declared[:20]) > self._max_body_bytes:
+            raise self._too_large()
+        try:
+            async with asyncio.timeout(self._config.http.body_timeout_s):
+                return await self._receive_body(receive)
+        except TimeoutError as exc:
+            limit = self._config.http.body_timeout_s
+            raise ApiError(
+                408, f"the request body took longer than {limit} s", headers=_CLOSE
+            ) from exc
+
+    async def _receive_body(self, receive: Receive) -> bytes:
         parts: list[bytes] = []
         size = 0
         while True:
@@ -106,11 +123,14 @@ class Proxy:
             part = message.get("body", b"")
             size += len(part)
             if size > self._max_body_bytes:
-                limit = self._config.max_body_mib
-                raise ApiError(413, f"the request body is larger than {limit:g} MiB")
+                raise self._too_large()
             parts.append(part)
             if not message.get("more_body", False):
                 return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _too_large(self) -> ApiError:
+        limit = self._config.max_body_mib
+        return ApiError(413, f"the request body is larger than {limit:g} MiB", headers=_CLOSE)
 
     async def _exchange(self, message: _Message, target: Target) -> _Exchange:
         """Lease, send, and await the answer's start; on a broken replica, with another lease."""
@@ -158,9 +178,9 @@ class Proxy:
             exchange.lease.release()
         return b"".join(parts)
 
-    async def _answer(self, path: str, exchange: _Exchange, send: Send) -> None:
+    async def _answer(self, path: str, exchange: _Exchange, send: Send, added: Headers) -> None:
         connection, chunk = exchange.connection, exchange.first
-        headers = [(n, v) for n, v in exchange.head.headers if n in _PASSED_HEADERS]
+        headers = [(n, v) for n, v in exchange.head.headers if n in _PASSED_HEADERS] + added
         try:
             await send(
                 {"type": "http.response.start", "status": exchange.head.status, "headers": headers}
@@ -203,3 +223,5 @@ class _Message:
 
 
 _PASSED_HEADERS = frozenset({b"content-type", b"content-length", b"retry-after"})
+_CLOSE = [(b"connection", b"close")]
+"""After an answer to a body that was not read to its end."""
