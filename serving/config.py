@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from configs import StrictModel
+from serving.gateway.door_config import CorsConfig, HttpLimits, TlsConfig
+from serving.gateway.limits import RequestLimits
 from serving.store.config import AlertConfig, OidcConfig, PriceConfig, StoreConfig
 
 
@@ -202,6 +204,16 @@ class GatewayConfig(StrictModel):
     """How long a request may wait for a replica before it is told to come back."""
     grace_s: float = Field(30.0, ge=0)
     """How long running requests may still take when the stack stops."""
+    limits: RequestLimits = RequestLimits()
+    """What one request may ask for."""
+    http: HttpLimits = HttpLimits()
+    """What one connection may take, in time and headers."""
+    cors: CorsConfig = CorsConfig()
+    """Web pages of other origins that may call; by default none."""
+    tls: TlsConfig = TlsConfig()
+    """Certificate for https; by default plain http."""
+    log_content: bool = False
+    """Write the bodies of requests to the gateway's log, prompts and all. Answers never are."""
 
 
 class ClusterConfig(StrictModel):

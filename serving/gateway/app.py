@@ -21,6 +21,7 @@ from serving.gateway.admin_auth import admin_key_only
 from serving.gateway.admin_keys import keys_router, tenants_router
 from serving.gateway.admin_usage import limits_router, usage_router
 from serving.gateway.directory import ENDPOINTS, Directory
+from serving.gateway.door import RESPONSE_HEADERS, Door, with_headers
 from serving.gateway.errors import ApiError, from_corral
 from serving.gateway.metrics import GatewayMetrics, merge
 from serving.gateway.pool import statuses
@@ -57,7 +58,7 @@ def build_app(gateway: Gateway) -> ASGIApp:
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(Exception, _on_bug)
     proxy = Proxy(gateway.config, gateway.directory, gateway.metrics)
-    return _HotPath(app, proxy)
+    return Door(_HotPath(app, proxy), gateway.config.http, gateway.config.cors)
 
 
 class _HotPath:
@@ -75,6 +76,8 @@ class _HotPath:
                 scope["path"] = path
                 await self._proxy(scope, receive, send)
                 return
+            await self._app(scope, receive, with_headers(send, scope[RESPONSE_HEADERS]))
+            return
         await self._app(scope, receive, send)
 
 

@@ -8,18 +8,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-import uuid
 from dataclasses import dataclass
 
-import msgspec
 from starlette.types import Receive, Scope, Send
 
 from serving.config import GatewayConfig
 from serving.errors import CorralError, PoolUnavailable
 from serving.gateway.directory import Directory, Target
+from serving.gateway.door import REQUEST_ID, RESPONSE_HEADERS, Headers, with_headers
 from serving.gateway.errors import ApiError, from_corral, from_engine
 from serving.gateway.metrics import GatewayMetrics
 from serving.gateway.pool import Lease
+from serving.gateway.request import RequestReader
 from serving.gateway.upstream import Connection, ResponseHead, Upstream, UpstreamError
 from serving.leases import STALE_STATUS
 
@@ -27,13 +27,6 @@ _log = logging.getLogger(__name__)
 
 ATTEMPTS = 3
 """Tries at a replica before any byte of the answer was sent. Generation has no side effects."""
-
-
-class _Routed(msgspec.Struct):
-    """The fields the gateway reads; the engine validates the rest."""
-
-    model: str | None = None
-    stream: bool | None = None
 
 
 @dataclass
@@ -60,35 +53,38 @@ class Proxy:
         self._directory = directory
         self._metrics = metrics
         self._upstream = Upstream()
-        self._decode = msgspec.json.Decoder(_Routed).decode
-        self._decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+        self._reader = RequestReader(config.limits)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path: str = scope["path"]
-        request_id = uuid.uuid4().hex
+        request_id: str = scope[REQUEST_ID]
+        headers: Headers = scope[RESPONSE_HEADERS]
         started = time.perf_counter()
         model, status, exchange = "", 500, None
         self._metrics.in_flight.inc()
         try:
             body = await self._read_body(scope, receive)
-            routed, target = self._route(body, path)
+            if self._config.log_content:
+                _log.info("request %s to %s: %r", request_id, path, body)
+            request = self._reader.read(path, body)
+            target = self._directory.resolve(request.model, path)
             model = target.served.config.name
             if target.adapter is not None:
-                body = self._rename(body, target.adapter.engine_name)
-            message = _Message(path, request_id, body, bool(routed.stream))
+                request.set("model", target.adapter.engine_name)
+            message = _Message(path, request_id, request.encode(), request.stream)
             exchange = await self._exchange(message, target)
             status = exchange.head.status
             if status >= 400:
                 raise from_engine(status, await self._rest(exchange))
             self._metrics.first_byte(model, time.perf_counter() - started)
-            await self._answer(path, exchange, send)
+            await self._answer(path, exchange, send, headers)
         except ApiError as exc:
             status = exc.status
-            await exc.send(path, send)
+            await exc.send(path, with_headers(send, headers))
         except CorralError as exc:
             error = from_corral(exc)
             status = error.status
-            await error.send(path, send)
+            await error.send(path, with_headers(send, headers))
         except asyncio.CancelledError:
             status = 499
             raise
@@ -97,7 +93,7 @@ class Proxy:
             if exchange is not None:
                 raise  # the head may be on its way
             error = ApiError(500, f"internal error in request {request_id}", code="internal_error")
-            await error.send(path, send)
+            await error.send(path, with_headers(send, headers))
         finally:
             self._metrics.in_flight.dec()
             self._metrics.observe(path, model, status, time.perf_counter() - started)
@@ -105,6 +101,19 @@ class Proxy:
     async def _read_body(self, scope: Scope, receive: Receive) -> bytes:
         if scope["method"] != "POST":
             raise ApiError(405, f"{scope['path']} takes POST", headers=[(b"allow", b"POST")])
+        declared = next((v for n, v in scope["headers"] if n == b"content-length"), b"")
+        if declared.isdigit() and int(declared[:20]) > self._max_body_bytes:
+            raise self._too_large()
+        try:
+            async with asyncio.timeout(self._config.http.body_timeout_s):
+                return await self._receive_body(receive)
+        except TimeoutError as exc:
+            limit = self._config.http.body_timeout_s
+            raise ApiError(
+                408, f"the request body took longer than {limit} s", headers=_CLOSE
+            ) from exc
+
+    async def _receive_body(self, receive: Receive) -> bytes:
         parts: list[bytes] = []
         size = 0
         while True:
@@ -114,31 +123,14 @@ class Proxy:
             part = message.get("body", b"")
             size += len(part)
             if size > self._max_body_bytes:
-                limit = self._config.max_body_mib
-                raise ApiError(413, f"the request body is larger than {limit:g} MiB")
+                raise self._too_large()
             parts.append(part)
             if not message.get("more_body", False):
                 return parts[0] if len(parts) == 1 else b"".join(parts)
 
-    def _route(self, body: bytes, path: str) -> tuple[_Routed, Target]:
-        try:
-            if not body.isascii():
-                body.decode("utf-8")
-            routed = self._decode(body)
-        except UnicodeDecodeError as exc:
-            raise ApiError(400, f"the request body is not valid UTF-8: {exc}") from exc
-        except msgspec.ValidationError as exc:
-            field = next((name for name in ("stream", "model") if f"$.{name}" in str(exc)), None)
-            raise ApiError(400, f"invalid request: {exc}", param=field) from exc
-        except (msgspec.DecodeError, RecursionError) as exc:
-            raise ApiError(400, f"the request body is not valid JSON: {exc}") from exc
-        return routed, self._directory.resolve(routed.model, path)
-
-    def _rename(self, body: bytes, engine_name: str) -> bytes:
-        """The body with `model` as the engine knows it."""
-        fields = self._decode_fields(body)
-        fields["model"] = msgspec.Raw(msgspec.json.encode(engine_name))
-        return msgspec.json.encode(fields)
+    def _too_large(self) -> ApiError:
+        limit = self._config.max_body_mib
+        return ApiError(413, f"the request body is larger than {limit:g} MiB", headers=_CLOSE)
 
     async def _exchange(self, message: _Message, target: Target) -> _Exchange:
         """Lease, send, and await the answer's start; on a broken replica, with another lease."""
@@ -186,9 +178,9 @@ class Proxy:
             exchange.lease.release()
         return b"".join(parts)
 
-    async def _answer(self, path: str, exchange: _Exchange, send: Send) -> None:
+    async def _answer(self, path: str, exchange: _Exchange, send: Send, added: Headers) -> None:
         connection, chunk = exchange.connection, exchange.first
-        headers = [(n, v) for n, v in exchange.head.headers if n in _PASSED_HEADERS]
+        headers = [(n, v) for n, v in exchange.head.headers if n in _PASSED_HEADERS] + added
         try:
             await send(
                 {"type": "http.response.start", "status": exchange.head.status, "headers": headers}
@@ -231,3 +223,5 @@ class _Message:
 
 
 _PASSED_HEADERS = frozenset({b"content-type", b"content-length", b"retry-after"})
+_CLOSE = [(b"connection", b"close")]
+"""After an answer to a body that was not read to its end."""
