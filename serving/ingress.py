@@ -65,7 +65,6 @@ class GatewayIngress:
             config=self._config.gateway,
             directory=directory,
             metrics=self._metrics,
-            admin_key=self._runtime.admin_key,
             peer_metrics=self._peer_metrics,
             accounts=self._accounts,
         )

@@ -20,9 +20,11 @@ from dataclasses import asdict, dataclass, field
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from serving.usage import METER, TokenUsage, UsageMeter
+from serving.request_scope import SCOPE, RequestScope
+from serving.usage import TokenUsage
 
 TICKET_HEADER = b"x-corral-ticket"
+SALT_HEADER = b"x-corral-cache-salt"
 IDLE_S = 0.5
 """How long a lease lives without a request. Gateways let go of it earlier."""
 FIRST_CLAIM_S = 10.0
@@ -46,7 +48,7 @@ class Lease:
     busy: bool = False
     closed: asyncio.Event = field(default_factory=asyncio.Event)
     request: asyncio.Task[None] | None = None
-    meter: UsageMeter = field(default_factory=UsageMeter)
+    scope: RequestScope = field(default_factory=RequestScope)
     """Of the request that runs, or ran last."""
 
 
@@ -143,20 +145,22 @@ class TicketDoor:
             await self._app(scope, receive, send)
             return
         lease = None
+        headers: dict[bytes, bytes] = {}
         if scope["type"] == "http":
-            for name, value in scope["headers"]:
-                if name == TICKET_HEADER:
-                    lease = await self._book.claim(value.decode("latin-1"))
-                    break
+            headers = dict(reversed(scope["headers"]))  # the first of several counts
+            ticket = headers.get(TICKET_HEADER)
+            if ticket is not None:
+                lease = await self._book.claim(ticket.decode("latin-1"))
         if lease is None:
             await _refuse(scope, send)
             return
         try:
             if scope["path"] == USAGE_PATH:
-                await _tell(lease.meter.read(), send)
+                await _tell(lease.scope.used(), send)
                 return
-            lease.meter = UsageMeter()
-            METER.set(lease.meter)
+            salt = headers.get(SALT_HEADER)
+            lease.scope = RequestScope(cache_salt=salt.decode("latin-1") if salt else None)
+            SCOPE.set(lease.scope)
             await self._app(scope, receive, send)
         finally:
             self._book.release(lease)

@@ -23,8 +23,9 @@ from serving.engines.adapter_values import check_values
 from serving.engines.base import AdapterRef, EngineSpec
 from serving.engines.vllm_options import command_line, environment
 from serving.errors import AdapterRefused, EngineStalled, ModelUnavailable
+from serving.request_scope import SCOPE
 from serving.starvation import run_queue_waits, starved
-from serving.usage import METER, TokenUsage
+from serving.usage import TokenUsage
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -70,7 +71,7 @@ class VllmEngine:
         app = build_app(args, tasks, self._llm.model_config)
         await init_app_state(self._llm, app.state, args, tasks)
         self._state = app.state
-        _meter(self._llm.output_processor)
+        _join_scope(self._llm.output_processor)
         await self.probe(deadline_s=120.0)
         return cast(ASGIApp, app)
 
@@ -227,17 +228,24 @@ class VllmEngine:
         return {token: entry.logprob for token, entry in final.outputs[0].logprobs[0].items()}
 
 
-def _meter(processor: Any) -> None:
-    """Let `METER` read a sequence's counts from vLLM's own state of it: one call a sequence."""
+def _join_scope(processor: Any) -> None:
+    """Give each sequence its request's cache salt, and let the request read its counts.
+
+    Here rather than in the body: every API of vLLM's comes through, also those without a
+    field for the salt, and none can leave it out.
+    """
     add_request = processor.add_request
 
-    def metered(request: Any, *args: Any, **kwargs: Any) -> None:
+    def add(request: Any, *args: Any, **kwargs: Any) -> None:
+        scope = SCOPE.get()
+        if scope is not None and scope.cache_salt is not None:
+            request.cache_salt = scope.cache_salt
         add_request(request, *args, **kwargs)
-        meter, state = METER.get(), processor.request_states.get(request.request_id)
-        if meter is not None and state is not None:
-            meter.track(lambda: _used(state))
+        state = processor.request_states.get(request.request_id)
+        if scope is not None and state is not None:
+            scope.track(lambda: _used(state))
 
-    processor.add_request = metered
+    processor.add_request = add
 
 
 def _used(state: Any) -> TokenUsage:

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
-from fastapi import FastAPI, Request
+from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import PlainTextResponse, Response
 from starlette.exceptions import HTTPException
@@ -16,13 +16,14 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serving.config import GatewayConfig
 from serving.errors import CorralError
+from serving.gateway.access import actor, caller, guard
 from serving.gateway.admin import admin_router
-from serving.gateway.admin_auth import admin_key_only
 from serving.gateway.admin_keys import keys_router, tenants_router
 from serving.gateway.admin_usage import limits_router, usage_router
 from serving.gateway.directory import ENDPOINTS, Directory
 from serving.gateway.door import RESPONSE_HEADERS, Door, with_headers
 from serving.gateway.errors import ApiError, from_corral
+from serving.gateway.gate import Gate, KeyGate, OpenGate
 from serving.gateway.metrics import GatewayMetrics, merge
 from serving.gateway.pool import statuses
 from serving.gateway.proxy import Proxy
@@ -39,16 +40,26 @@ class Gateway:
     config: GatewayConfig
     directory: Directory
     metrics: GatewayMetrics
-    admin_key: str
     peer_metrics: Callable[[], Awaitable[list[tuple[str, str]]]]
     """Expositions of all gateway processes, by replica id."""
     accounts: Accounts | None = None
-    """Keys, tenants, limits and the ledger."""
+    """Keys, tenants, limits and the ledger; None lets everybody in and charges nobody."""
+
+    def gate(self) -> Gate:
+        """Who is let in."""
+        return OpenGate() if self.accounts is None else KeyGate(self.accounts)
 
 
 def build_app(gateway: Gateway) -> ASGIApp:
     """The ASGI application of one gateway process."""
-    app = FastAPI(title="corral", docs_url=None, redoc_url=None, openapi_url=None)
+    gate = gateway.gate()
+    app = FastAPI(
+        title="corral",
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        dependencies=[Depends(guard(gate))],
+    )
     app.state.gateway = gateway
     _add_status_routes(app, gateway)
     _add_admin_routes(app, gateway)
@@ -57,7 +68,7 @@ def build_app(gateway: Gateway) -> ASGIApp:
     app.add_exception_handler(HTTPException, _on_http_error)
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(Exception, _on_bug)
-    proxy = Proxy(gateway.config, gateway.directory, gateway.metrics)
+    proxy = Proxy(gateway.config, gateway.directory, gateway.metrics, gate)
     return Door(_HotPath(app, proxy), gateway.config.http, gateway.config.cors)
 
 
@@ -86,11 +97,10 @@ async def _unrouted(request: Request) -> Response:
 
 
 def _add_admin_routes(app: FastAPI, gateway: Gateway) -> None:
-    authorize = admin_key_only(gateway.admin_key)
-    app.include_router(admin_router(gateway.directory, authorize))
+    app.include_router(admin_router(gateway.directory, actor))
     if gateway.accounts is not None:
         for make in (keys_router, tenants_router, limits_router, usage_router):
-            app.include_router(make(gateway.accounts, authorize))
+            app.include_router(make(gateway.accounts, actor))
 
 
 def _add_status_routes(app: FastAPI, gateway: Gateway) -> None:
@@ -127,14 +137,14 @@ def _add_status_routes(app: FastAPI, gateway: Gateway) -> None:
         return PlainTextResponse(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
     @app.get("/v1/models")
-    async def models() -> dict[str, Any]:
-        """Base models and adapters; an adapter's `parent` is its base."""
-        return {"object": "list", "data": directory.cards()}
+    async def models(request: Request) -> dict[str, Any]:
+        """Base models and adapters that the key may use; an adapter's `parent` is its base."""
+        return {"object": "list", "data": directory.cards(caller(request).may_use)}
 
     @app.get("/v1/models/{name:path}")
-    async def model(name: str) -> dict[str, Any]:
+    async def model(request: Request, name: str) -> dict[str, Any]:
         """One model or adapter."""
-        return directory.card(name)
+        return directory.card(name, caller(request).may_use)
 
 
 async def _on_api_error(request: Request, exc: Exception) -> Response:

@@ -22,6 +22,13 @@ EMBED = frozenset({"/v1/embeddings", "/tokenize", "/detokenize"})
 RANK = frozenset({"/v1/rerank", "/v1/score"})
 ENDPOINTS = GENERATE | EMBED | RANK
 
+Allowed = Callable[[str, str | None], bool]
+"""Whether somebody may use a base model, or its adapter of that name."""
+
+
+def _everything(base: str, adapter: str | None) -> bool:
+    return True
+
 
 @dataclass(frozen=True)
 class Served:
@@ -29,6 +36,11 @@ class Served:
 
     config: ModelConfig
     pool: Pool
+
+    @property
+    def context_tokens(self) -> int | None:
+        """Longest prompt plus answer, where the configuration says."""
+        return getattr(self.config.engine, "max_model_len", None)
 
     @property
     def endpoints(self) -> frozenset[str]:
@@ -52,6 +64,13 @@ class Target:
     served: Served
     adapter: AdapterRef | None = None
 
+    @property
+    def adapter_name(self) -> str | None:
+        """The adapter without base and version."""
+        if self.adapter is None:
+            return None
+        return self.adapter.engine_name.partition(":")[2].partition("@")[0]
+
 
 @dataclass
 class Directory:
@@ -62,27 +81,39 @@ class Directory:
     created: int
     _by_endpoint: dict[str, Served | None] = field(default_factory=dict)
 
-    def resolve(self, name: str | None, path: str) -> Target:
-        """The target of a request for `name` on `path`. Raises ApiError (400 or 404)."""
+    def resolve(self, name: str | None, path: str, allowed: Allowed = _everything) -> Target:
+        """The target of a request for `name` on `path`.
+
+        Raises ApiError (400, 403, 404), AdapterNotFound and AdapterRefused. Names that are
+        not allowed are not told.
+        """
         if name is None:
-            return Target(self._only(path))
+            return Target(self._only(path, allowed))
         served = self.models.get(name)
         if served is not None:
-            self._check_endpoint(served, path)
+            _demand(allowed, name, None)
+            self._check_endpoint(served, path, allowed)
             return Target(served)
         base, sep, rest = name.partition(":")
         served = self.models.get(base)
         if served is None or not sep:
-            raise self._unknown(name)
-        self._check_endpoint(served, path)
+            raise self._unknown(name, allowed)
         adapter, _, version = rest.partition("@")
+        _demand(allowed, base, adapter)
+        self._check_endpoint(served, path, allowed)
         return Target(served, self.adapters.resolve(base, adapter, version or None))
 
-    def cards(self) -> list[dict[str, Any]]:
+    def cards(self, allowed: Allowed = _everything) -> list[dict[str, Any]]:
         """OpenAI model objects: base models first, then every served adapter version."""
-        cards = [_card(name, self.created, root=name, parent=None) for name in self.models]
+        cards = [
+            _card(name, self.created, root=name, parent=None)
+            for name in self.models
+            if allowed(name, None)
+        ]
         for version in self.adapters.list():
             if version.error is not None or version.disabled or version.base not in self.models:
+                continue
+            if not allowed(version.base, version.name):
                 continue
             alias = f"{version.base}:{version.name}"
             full = f"{alias}@{version.version}"
@@ -91,35 +122,51 @@ class Directory:
             cards.append(_card(full, version.created, root=full, parent=version.base))
         return cards
 
-    def card(self, name: str) -> dict[str, Any]:
+    def card(self, name: str, allowed: Allowed = _everything) -> dict[str, Any]:
         """The model object of one name. Raises ApiError (404)."""
-        for card in self.cards():
+        for card in self.cards(allowed):
             if card["id"] == name:
                 return card
-        raise self._unknown(name)
+        raise self._unknown(name, allowed)
 
-    def _only(self, path: str) -> Served:
-        able = [served for served in self.models.values() if path in served.endpoints]
+    def _only(self, path: str, allowed: Allowed) -> Served:
+        able = [
+            served
+            for name, served in self.models.items()
+            if path in served.endpoints and allowed(name, None)
+        ]
         if len(able) == 1:
             return able[0]
         names = ", ".join(served.config.name for served in able) or "none"
         raise ApiError(400, f"`model` is missing; models for {path}: {names}", param="model")
 
-    def _check_endpoint(self, served: Served, path: str) -> None:
+    def _check_endpoint(self, served: Served, path: str, allowed: Allowed) -> None:
         if path in served.endpoints:
             return
-        able = [name for name, other in self.models.items() if path in other.endpoints]
+        able = [
+            name
+            for name, other in self.models.items()
+            if path in other.endpoints and allowed(name, None)
+        ]
         mend = f"; try {', '.join(able)}" if able else "; no configured model does"
         raise ApiError(
             400, f"model `{served.config.name}` does not answer {path}{mend}", param="model"
         )
 
-    def _unknown(self, name: str) -> ApiError:
-        names = [card["id"] for card in self.cards()]
+    def _unknown(self, name: str, allowed: Allowed = _everything) -> ApiError:
+        names = [card["id"] for card in self.cards(allowed)]
         near = difflib.get_close_matches(name, names, n=3, cutoff=0.4)
         hint = f"did you mean {' or '.join(near)}?" if near else f"served: {', '.join(names[:8])}"
         return ApiError(
             404, f"the model `{name}` does not exist; {hint}", code="model_not_found", param="model"
+        )
+
+
+def _demand(allowed: Allowed, base: str, adapter: str | None) -> None:
+    if not allowed(base, adapter):
+        name = f"{base}:{adapter}" if adapter else base
+        raise ApiError(
+            403, f"this API key may not use `{name}`", code="model_not_allowed", param="model"
         )
 
 

@@ -8,95 +8,97 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from dataclasses import dataclass
+from collections import deque
+from dataclasses import dataclass, field
 
 from starlette.types import Receive, Scope, Send
 
 from serving.config import GatewayConfig
-from serving.errors import CorralError, PoolUnavailable
-from serving.gateway.directory import Directory, Target
+from serving.errors import CorralError
+from serving.gateway.charge import UNBILLED_PATHS, Charge, Outcome, free_charge
+from serving.gateway.counting import prompt_counter
+from serving.gateway.directory import Directory
 from serving.gateway.door import REQUEST_ID, RESPONSE_HEADERS, Headers, with_headers
 from serving.gateway.errors import ApiError, from_corral, from_engine
+from serving.gateway.estimate import upper_bound
+from serving.gateway.exchange import CutOff, Exchange, Exchanger, Message
+from serving.gateway.gate import Gate
 from serving.gateway.metrics import GatewayMetrics
 from serving.gateway.pool import Lease
-from serving.gateway.request import RequestReader
-from serving.gateway.upstream import Connection, ResponseHead, Upstream, UpstreamError
-from serving.leases import STALE_STATUS
+from serving.gateway.request import EngineRequest, RequestReader
+from serving.gateway.upstream import UpstreamError
+from serving.gateway.usage import (
+    TAIL_PIECES,
+    USAGE_CHUNK,
+    usage_of_answer,
+    usage_of_stream,
+    without_usage_chunk,
+)
+from serving.store.identity import Identity
+from serving.usage import TokenUsage
 
 _log = logging.getLogger(__name__)
-
-ATTEMPTS = 3
-"""Tries at a replica before any byte of the answer was sent. Generation has no side effects."""
-
-
-@dataclass
-class _Exchange:
-    """One attempt: the lease, the connection it was spent on, and what has come back so far.
-
-    `first` is the whole body of a plain answer, and the first bytes of a streamed one.
-    """
-
-    lease: Lease
-    connection: Connection
-    head: ResponseHead
-    first: bytes
 
 
 class Proxy:
     """ASGI endpoint of every route that an engine answers."""
 
     def __init__(
-        self, config: GatewayConfig, directory: Directory, metrics: GatewayMetrics
+        self, config: GatewayConfig, directory: Directory, metrics: GatewayMetrics, gate: Gate
     ) -> None:
         self._config = config
         self._max_body_bytes = int(config.max_body_mib * 2**20)
         self._directory = directory
         self._metrics = metrics
-        self._upstream = Upstream()
+        self._gate = gate
+        self._exchanger = Exchanger(config.lease_timeout_s, metrics)
         self._reader = RequestReader(config.limits)
+        self._settling: set[asyncio.Task[None]] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path: str = scope["path"]
         request_id: str = scope[REQUEST_ID]
         headers: Headers = scope[RESPONSE_HEADERS]
         started = time.perf_counter()
-        model, status, exchange = "", 500, None
+        call = _Call(path, request_id, started)
         self._metrics.in_flight.inc()
         try:
+            identity = await self._gate.identify(scope["headers"])
+            if not identity.endpoints(path):
+                reason = f"this API key may not use {path}"
+                raise ApiError(403, reason, code="endpoint_not_allowed")
             body = await self._read_body(scope, receive)
             if self._config.log_content:
                 _log.info("request %s to %s: %r", request_id, path, body)
             request = self._reader.read(path, body)
-            target = self._directory.resolve(request.model, path)
-            model = target.served.config.name
-            if target.adapter is not None:
-                request.set("model", target.adapter.engine_name)
-            message = _Message(path, request_id, request.encode(), request.stream)
-            exchange = await self._exchange(message, target)
-            status = exchange.head.status
-            if status >= 400:
-                raise from_engine(status, await self._rest(exchange))
-            self._metrics.first_byte(model, time.perf_counter() - started)
-            await self._answer(path, exchange, send, headers)
+            exchange = await self._engage(call, request, identity)
+            headers += call.charge.headers
+            await self._answer(call, request, exchange, send, headers)
         except ApiError as exc:
-            status = exc.status
+            call.status = exc.status
             await exc.send(path, with_headers(send, headers))
         except CorralError as exc:
             error = from_corral(exc)
-            status = error.status
+            call.status = error.status
             await error.send(path, with_headers(send, headers))
+        except CutOff as exc:
+            call.status = 499
+            self._settle_later(call, exc.lease, "interrupted")
+            raise exc.cause from None
         except asyncio.CancelledError:
-            status = 499
+            call.status = 499
             raise
         except Exception:
             _log.exception("request %s to %s failed", request_id, path)
-            if exchange is not None:
+            if call.begun:
                 raise  # the head may be on its way
             error = ApiError(500, f"internal error in request {request_id}", code="internal_error")
             await error.send(path, with_headers(send, headers))
         finally:
+            call.charge.release()
             self._metrics.in_flight.dec()
-            self._metrics.observe(path, model, status, time.perf_counter() - started)
+            seconds = time.perf_counter() - started
+            self._metrics.observe(path, call.model, call.status, seconds)
 
     async def _read_body(self, scope: Scope, receive: Receive) -> bytes:
         if scope["method"] != "POST":
@@ -132,94 +134,113 @@ class Proxy:
         limit = self._config.max_body_mib
         return ApiError(413, f"the request body is larger than {limit:g} MiB", headers=_CLOSE)
 
-    async def _exchange(self, message: _Message, target: Target) -> _Exchange:
-        """Lease, send, and await the answer's start; on a broken replica, with another lease."""
-        pool = target.served.pool
-        for attempt in range(1, ATTEMPTS + 1):
-            lease = await pool.lease(target.adapter, self._config.lease_timeout_s)
-            connection: Connection | None = None
-            try:
-                connection = await self._upstream.connect(lease.address)
-                head = await connection.request(message.encode(lease.ticket))
-                first = await connection.read()
-                if head.status == STALE_STATUS:
-                    raise UpstreamError("the lease had ended")
-                if not message.stream:
-                    parts = [first]
-                    while more := await connection.read():
-                        parts.append(more)
-                    first = b"".join(parts)
-                return _Exchange(lease, connection, head, first)
-            except UpstreamError as exc:
-                lease.abandon()
-                if connection is not None:
-                    connection.close()
-                if attempt == ATTEMPTS:
-                    name = target.served.config.name
-                    raise PoolUnavailable(f"the replicas of {name!r} fail: {exc}") from exc
-                self._metrics.retries.inc()
-            except BaseException:
-                lease.abandon()
-                if connection is not None:
-                    connection.close()
-                raise
-        raise AssertionError("unreachable")
+    async def _engage(self, call: _Call, request: EngineRequest, identity: Identity) -> Exchange:
+        """Check, charge, and have a replica begin its answer. Raises ApiError, CorralError."""
+        target = self._directory.resolve(request.model, call.path, identity.may_use)
+        call.model = target.served.config.name
+        context = target.served.context_tokens
+        call.charge = await self._gate.charge(
+            identity,
+            target,
+            call.charge,
+            bound=lambda: upper_bound(call.path, request.fields, request.size, context),
+            count=prompt_counter(self._exchanger, request, target, call.request_id),
+        )
+        if target.adapter is not None:
+            request.set("model", target.adapter.engine_name)
+        if call.charge.open:
+            request.include_usage()
+        body = request.encode()
+        message = Message(call.path, call.request_id, body, request.stream, identity.cache_salt)
+        exchange = await self._exchanger.start(message, target)
+        call.status = exchange.head.status
+        if call.status >= 400:
+            raise from_engine(call.status, await self._exchanger.rest(exchange))
+        call.charge.first_byte = time.perf_counter()
+        self._metrics.first_byte(call.model, call.charge.first_byte - call.started)
+        return exchange
 
-    async def _rest(self, exchange: _Exchange) -> bytes:
-        """The whole body of an answer; connection and lease are free afterwards."""
-        parts = [exchange.first]
+    async def _answer(
+        self, call: _Call, request: EngineRequest, exchange: Exchange, send: Send, added: Headers
+    ) -> None:
+        """Pass the answer on, then close the books."""
+        head = [(n, v) for n, v in exchange.head.headers if n in _PASSED_HEADERS] + added
+        hide_usage = call.charge.open and request.usage_was_added
+        tail: deque[bytes] = deque(maxlen=TAIL_PIECES)
+        read, piece = exchange.connection.read, exchange.first
+        call.begun = True
         try:
-            while more := await exchange.connection.read():
-                parts.append(more)
-        except UpstreamError:
-            exchange.lease.abandon()
-        else:
-            self._upstream.release(exchange.lease.address, exchange.connection)
-            exchange.lease.release()
-        return b"".join(parts)
-
-    async def _answer(self, path: str, exchange: _Exchange, send: Send, added: Headers) -> None:
-        connection, chunk = exchange.connection, exchange.first
-        headers = [(n, v) for n, v in exchange.head.headers if n in _PASSED_HEADERS] + added
-        try:
-            await send(
-                {"type": "http.response.start", "status": exchange.head.status, "headers": headers}
-            )
-            while chunk:
-                await send({"type": "http.response.body", "body": chunk, "more_body": True})
-                chunk = await connection.read()
+            await send({"type": "http.response.start", "status": call.status, "headers": head})
+            while piece:
+                tail.append(piece)
+                if hide_usage:
+                    piece = await _hide_usage(exchange, tail)
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+                piece = await read()
         except UpstreamError as exc:
             exchange.lease.abandon()
+            call.charge.settle(TokenUsage(), "failed")
             error = ApiError(503, f"the answer broke off: {exc}", code="replica_lost")
-            event = b"event: error\ndata: " + error.body(path) + b"\n\n"
+            event = b"event: error\ndata: " + error.body(call.path) + b"\n\n"
             await send({"type": "http.response.body", "body": event, "more_body": True})
-        except BaseException:
-            exchange.lease.abandon()
-            connection.close()
-            raise
+        except BaseException as exc:
+            exchange.connection.close()
+            raise CutOff(exchange.lease, exc) from exc
         else:
-            self._upstream.release(exchange.lease.address, connection)
-            exchange.lease.release()
+            self._close(call, exchange, usage_of_stream(tail) if request.stream else None)
         await send({"type": "http.response.body", "body": b""})
 
+    def _close(self, call: _Call, exchange: Exchange, usage: TokenUsage | None) -> None:
+        """The answer was read to its end: free connection and lease, and book what it says."""
+        self._exchanger.free(exchange)
+        if call.charge.open and call.path not in UNBILLED_PATHS:
+            usage = usage or usage_of_answer(exchange.first)
+            if usage is None:
+                self._settle_later(call, exchange.lease, "complete")
+                return
+        call.charge.settle(usage or TokenUsage(), "complete")
+        exchange.lease.release()
 
-@dataclass(frozen=True)
-class _Message:
-    """A request to a replica."""
+    def _settle_later(self, call: _Call, lease: Lease, outcome: Outcome) -> None:
+        """Ask the replica what was used, beside the request, and book it."""
+        charge, call.charge = call.charge, free_charge(call.path, call.request_id)
+        if not charge.open:
+            lease.abandon()
+            return
+        task = asyncio.ensure_future(self._settle(charge, lease, outcome))
+        self._settling.add(task)
+        task.add_done_callback(self._settling.discard)
+
+    async def _settle(self, charge: Charge, lease: Lease, outcome: Outcome) -> None:
+        try:
+            usage = await self._exchanger.used(lease)
+        finally:
+            lease.abandon()
+        charge.settle(usage or TokenUsage(), outcome if usage else "failed")
+
+
+async def _hide_usage(exchange: Exchange, tail: deque[bytes]) -> bytes:
+    """The last piece of `tail`, made whole events, less the usage the client did not ask for."""
+    while not tail[-1].endswith(b"\n\n") and (more := await exchange.connection.read()):
+        tail[-1] += more
+    return without_usage_chunk(tail[-1]) if USAGE_CHUNK in tail[-1] else tail[-1]
+
+
+@dataclass
+class _Call:
+    """What has become of one request."""
 
     path: str
     request_id: str
-    body: bytes
-    stream: bool
+    started: float
+    model: str = ""
+    status: int = 500
+    begun: bool = False
+    """Whether the answer's head is on its way to the client."""
+    charge: Charge = field(init=False)
 
-    def encode(self, ticket: str) -> bytes:
-        """HTTP/1.1 bytes, with the lease's ticket."""
-        head = (
-            f"POST {self.path} HTTP/1.1\r\nhost: engine\r\ncontent-type: application/json\r\n"
-            f"x-request-id: {self.request_id}\r\nx-corral-ticket: {ticket}\r\n"
-            f"content-length: {len(self.body)}\r\n\r\n"
-        )
-        return head.encode("latin-1") + self.body
+    def __post_init__(self) -> None:
+        self.charge = free_charge(self.path, self.request_id)
 
 
 _PASSED_HEADERS = frozenset({b"content-type", b"content-length", b"retry-after"})

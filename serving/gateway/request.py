@@ -24,17 +24,29 @@ _USAGE_PATHS = frozenset({"/v1/chat/completions", "/v1/completions"})
 class EngineRequest:
     """One checked request. `set` and `remove` change it; `encode` gives the bytes to send."""
 
-    __slots__ = ("_body", "_fields", "model", "path", "stream", "wants_usage")
+    __slots__ = (
+        *("_body", "_fields", "model", "path", "size", "stream", "usage_was_added"),
+        "wants_usage",
+    )
 
     def __init__(self, path: str, body: bytes, fields: dict[str, msgspec.Raw]) -> None:
         self.path = path
         self._body: bytes | None = body
         self._fields = fields
+        self.size = len(body)
+        """Bytes of the body as it came."""
+        self.usage_was_added = False
+        """Whether a stream ends with a chunk that the client did not ask for."""
         self.model: str | None = self.value("model")
         """As the client wrote it; `set("model", ...)` changes what the engine sees, not this."""
         self.stream: bool = bool(self.value("stream"))
         self.wants_usage: bool = bool((self.value("stream_options") or {}).get("include_usage"))
         """Whether the client itself asked for usage at the end of a stream."""
+
+    @property
+    def fields(self) -> Mapping[str, msgspec.Raw]:
+        """Raw JSON by name."""
+        return self._fields
 
     def __contains__(self, name: str) -> bool:
         return name in self._fields
@@ -61,7 +73,8 @@ class EngineRequest:
 
     def include_usage(self) -> None:
         """Have a stream end with a chunk of usage; the other APIs always do."""
-        if self.stream and self.path in _USAGE_PATHS:
+        if self.stream and self.path in _USAGE_PATHS and not self.wants_usage:
+            self.usage_was_added = True
             self.set(
                 "stream_options", (self.value("stream_options") or {}) | {"include_usage": True}
             )

@@ -12,7 +12,8 @@ from starlette.types import Message, Receive, Scope, Send
 
 from serving import leases
 from serving.leases import STALE_STATUS, USAGE_PATH, LeaseBook, TicketDoor
-from serving.usage import METER, TokenUsage
+from serving.request_scope import SCOPE
+from serving.usage import TokenUsage
 
 Handler = Callable[[], Awaitable[None]]
 WAIT_S = 10.0
@@ -77,10 +78,10 @@ async def test_the_door_tells_what_the_last_request_has_used() -> None:
     counts = [TokenUsage(7, 2, 1), TokenUsage(0, 0, 3)]
 
     async def two_sequences() -> None:
-        meter = METER.get()
-        assert meter is not None
+        scope = SCOPE.get()
+        assert scope is not None
         for count in counts:
-            meter.track(lambda count=count: count)
+            scope.track(lambda count=count: count)
 
     door = Door(two_sequences)
     lease = door.book.open(None)

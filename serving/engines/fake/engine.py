@@ -18,7 +18,8 @@ from serving.engines.fake.app import FakeApp
 from serving.engines.fake.pace import Pacer, Turn
 from serving.engines.fake.requests import Answer, ApiError, Ask
 from serving.errors import AdapterRefused, EngineStalled
-from serving.usage import METER, TokenUsage
+from serving.request_scope import SCOPE
+from serving.usage import TokenUsage
 
 __all__ = ["HANG_ENV", "FakeEngine"]
 
@@ -150,9 +151,9 @@ class FakeEngine:
         self._turns.add(turn)
         self._held_tokens += held
         self._prompt_tokens += answer.prompt_tokens
-        meter = METER.get()
-        if meter is not None:
-            meter.track(lambda: TokenUsage(answer.prompt_tokens, 0, turn.tokens))
+        scope = SCOPE.get()
+        if scope is not None:
+            scope.track(lambda: TokenUsage(answer.prompt_tokens, 0, turn.tokens))
         try:
             yield
         finally:
