@@ -13,7 +13,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import fsspec
 from sqlalchemy import delete, insert, select
 
 from serving.store.database import Store
@@ -43,6 +42,8 @@ class BlobStore:
     """The blobs of all tenants. Every call names the tenant, and sees no other's."""
 
     def __init__(self, store: Store, url: str) -> None:
+        import fsspec  # here, since most gateways start without a blob being asked for
+
         self._store = store
         try:
             self._files, root = fsspec.core.url_to_fs(url)
