@@ -72,7 +72,7 @@ class AlertBook:
         self._new: list[Alert] = []
 
     def note(self, connection: Connection, store: Store, counters: Counters) -> None:
-        """Write the alerts that the windows of `counters` now call for and that nobody has raised."""
+        """Write the alerts that the windows call for and that nobody has raised."""
         self._new = []
         due = [a for a in self._due(counters) if (a.id, a.budget) not in self._seen]
         self._due_now = due

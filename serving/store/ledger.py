@@ -152,6 +152,7 @@ class Ledger:
 
     def renew(self, lease_s: float) -> None:
         """Say that this gateway lives for another `lease_s`. Raises StoreUnavailable."""
+        self._store.set_clock()
         upsert = (sqlite if self._store.is_sqlite else postgresql).insert(tables.gateways)
         until = self._store.now_us() + int(lease_s * 1e6)
         statement = upsert.values(id=self.gateway_id, lease_until_us=until)
