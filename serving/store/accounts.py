@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry
 
-from serving.store.alert_sender import AlertSender
 from serving.store.alerts import AlertMetrics
 from serving.store.blobs import BlobStore
 from serving.store.config import AlertConfig, OidcConfig, PriceConfig, StoreConfig
@@ -19,11 +19,13 @@ from serving.store.keys import KeyStore
 from serving.store.ledger import Ledger
 from serving.store.ledger_writer import LedgerWriter
 from serving.store.limits import LimitBook, LimitStore
-from serving.store.oidc import TokenDoor
 from serving.store.opening import open_store
 from serving.store.prices import PriceBook
 from serving.store.secret import new_id
 from serving.store.tenants import TenantStore
+
+if TYPE_CHECKING:
+    from serving.store.alert_sender import AlertSender
 
 
 @dataclass
@@ -73,7 +75,7 @@ class Accounts:
             ledger=LedgerWriter(ledger, config.lease_s),
             blobs=BlobStore(store, config.blobs or str(folder / "blobs")),
             tokens=None if oidc is None else _tokens(store, config, oidc),
-            sender=None if alerts.webhook is None else AlertSender(store, alerts),
+            sender=None if alerts.webhook is None else _sender(store, alerts),
         )
         accounts.ledger.start()
         if accounts.sender is not None:
@@ -94,5 +96,13 @@ class Accounts:
         self.store.close()
 
 
+def _sender(store: Store, alerts: AlertConfig) -> AlertSender:
+    from serving.store.alert_sender import AlertSender  # loads an HTTP client
+
+    return AlertSender(store, alerts)
+
+
 def _tokens(store: Store, config: StoreConfig, oidc: OidcConfig) -> KeyCache:
+    from serving.store.oidc import TokenDoor  # loads cryptography
+
     return KeyCache(store, config.key_cache_s, TokenDoor(store, oidc).identify)

@@ -13,7 +13,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from serving.store import money
 from serving.store.database import Store
-from serving.store.ledger_batch import Batch
+from serving.store.ledger_checks import Counters
 from serving.store.periods import period
 from serving.store.tables import alerts
 
@@ -71,10 +71,10 @@ class AlertBook:
         self._due_now: list[Alert] = []
         self._new: list[Alert] = []
 
-    def note(self, connection: Connection, store: Store, batch: Batch) -> None:
-        """Write the alerts that the windows of `batch` now call for and that nobody has raised."""
+    def note(self, connection: Connection, store: Store, counters: Counters) -> None:
+        """Write the alerts that the windows call for and that nobody has raised."""
         self._new = []
-        due = [alert for alert in self._due(batch) if (alert.id, alert.budget) not in self._seen]
+        due = [a for a in self._due(counters) if (a.id, a.budget) not in self._seen]
         self._due_now = due
         if not due:
             return
@@ -99,13 +99,13 @@ class AlertBook:
                 self.metrics.raised.labels(kind, alert.unit, str(alert.percent)).inc()
         self._due_now, self._new = [], []
 
-    def _due(self, batch: Batch) -> list[Alert]:
+    def _due(self, counters: Counters) -> list[Alert]:
         if not self._thresholds:
             return []
-        now, due = period(batch.now_us), []
-        for id, row in batch.windows.items():
+        now, due = period(counters.now_us), []
+        for id, row in counters.windows.items():
             scope, _, window = id.rpartition("@")
-            limits = batch.limits.get(scope)
+            limits = counters.limits.get(scope)
             if limits is None or window not in (now.day, now.month):
                 continue
             day = window == now.day
@@ -118,5 +118,7 @@ class AlertBook:
             for unit, budget, spent in budgets:
                 for percent in self._thresholds if budget else ():
                     if budget and spent * 100 >= percent * budget:
-                        due.append(Alert(scope, window, unit, percent, spent, budget, batch.now_us))
+                        due.append(
+                            Alert(scope, window, unit, percent, spent, budget, counters.now_us)
+                        )
         return due

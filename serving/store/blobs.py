@@ -13,7 +13,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import fsspec
 from sqlalchemy import delete, insert, select
 
 from serving.store.database import Store
@@ -43,18 +42,14 @@ class BlobStore:
     """The blobs of all tenants. Every call names the tenant, and sees no other's."""
 
     def __init__(self, store: Store, url: str) -> None:
+        import fsspec  # here, since most gateways start without a blob being asked for
+
         self._store = store
         try:
             self._files, root = fsspec.core.url_to_fs(url)
         except (ValueError, ImportError) as exc:
             raise Invalid(f"store.blobs: {url!r} cannot be used: {exc}") from exc
         self._root = str(root).rstrip("/")
-        self._is_local = "file" in self._protocols
-
-    @property
-    def _protocols(self) -> tuple[str, ...]:
-        protocol = self._files.protocol
-        return (protocol,) if isinstance(protocol, str) else tuple(protocol)
 
     def put(
         self,
@@ -72,19 +67,8 @@ class BlobStore:
         """
         id = "file-" + new_id("").lstrip("_")
         path = self._path(tenant_id, id)
-        partial = f"{path}.partial"
-        digest, size = hashlib.sha256(), 0
         try:
-            with self._translated():
-                self._files.makedirs(path.rpartition("/")[0], exist_ok=True)
-                with self._files.open(partial, "wb") as file:
-                    for chunk in chunks:
-                        size += len(chunk)
-                        if max_bytes is not None and size > max_bytes:
-                            raise Invalid(f"the file is larger than {max_bytes} bytes")
-                        digest.update(chunk)
-                        file.write(chunk)
-                self._files.mv(partial, path)
+            size, sha256 = self._write(path, chunks, max_bytes)
             blob = Blob(
                 id=id,
                 tenant_id=tenant_id,
@@ -92,17 +76,32 @@ class BlobStore:
                 media_type=media_type[:128],
                 purpose=purpose[:64],
                 size=size,
-                sha256=digest.hexdigest(),
+                sha256=sha256,
                 created_us=self._store.now_us(),
             )
             with self._store.write() as connection:
                 connection.execute(insert(blobs).values(**vars(blob)))
         except BaseException:
-            for leftover in (partial, path):
+            for leftover in (f"{path}.partial", path):
                 with contextlib.suppress(Exception):
                     self._files.rm_file(leftover)
             raise
         return blob
+
+    def _write(self, path: str, chunks: Iterable[bytes], max_bytes: int | None) -> tuple[int, str]:
+        """Write beside `path`, then move there; size and SHA-256."""
+        digest, size = hashlib.sha256(), 0
+        with self._translated():
+            self._files.makedirs(path.rpartition("/")[0], exist_ok=True)
+            with self._files.open(f"{path}.partial", "wb") as file:
+                for chunk in chunks:
+                    size += len(chunk)
+                    if max_bytes is not None and size > max_bytes:
+                        raise Invalid(f"the file is larger than {max_bytes} bytes")
+                    digest.update(chunk)
+                    file.write(chunk)
+            self._files.mv(f"{path}.partial", path)
+        return size, digest.hexdigest()
 
     def get(self, tenant_id: str, id: str) -> Blob:
         """Raises NotFound, also for the blob of another tenant."""

@@ -17,6 +17,7 @@ from serving.store import tables
 from serving.store.alerts import AlertBook, AlertMetrics
 from serving.store.database import Store
 from serving.store.ledger_batch import Batch, Held, spent_windows
+from serving.store.ledger_checks import Counters
 from serving.store.ledger_rows import Rows, among, ids_parameter
 from serving.store.ledger_types import Outcome, Release, Reserve, Settle
 from serving.store.limits import LimitBook
@@ -67,14 +68,14 @@ class Ledger:
         Settling and releasing are idempotent by reservation. Raises StoreUnavailable.
         """
         limits = self._limits.refresh()
-        batch = Batch(self._store.now_us(), limits, self._prices)
+        batch = Batch(Counters(self._store.now_us(), limits), self._prices)
         with self._store.write() as connection:
             found = self._find(connection, items, again)
             self._lock(connection, batch, items, found)
             outcomes = [self._one(batch, item, found) for item in items]
             self._write(connection, batch)
-        self._windows.committed(batch.windows)
-        self._meters.committed(batch.meters)
+        self._windows.committed(batch.counters.windows)
+        self._meters.committed(batch.counters.meters)
         self._alerts.committed()
         return outcomes
 
@@ -115,9 +116,11 @@ class Ledger:
                 windows.update(held.holds.windows)
                 meters.update(meter[0] for meter in held.holds.meters)
             if isinstance(item, Settle):
-                windows.update(spent_windows(item.payer, held.at_us if held else batch.now_us))
-        batch.windows = self._windows.lock(connection, windows)
-        batch.meters = self._meters.lock(connection, meters)
+                windows.update(
+                    spent_windows(item.payer, held.at_us if held else batch.counters.now_us)
+                )
+        batch.counters.windows = self._windows.lock(connection, windows)
+        batch.counters.meters = self._meters.lock(connection, meters)
 
     def _one(self, batch: Batch, item: Item, found: _Found) -> Outcome:
         match item:
@@ -137,18 +140,19 @@ class Ledger:
         return None
 
     def _write(self, connection: Connection, batch: Batch) -> None:
-        self._windows.write(connection, batch.windows.values())
-        self._meters.write(connection, batch.meters.values())
+        self._windows.write(connection, batch.counters.windows.values())
+        self._meters.write(connection, batch.counters.meters.values())
         if batch.reservations:
             connection.execute(insert(tables.reservations), batch.reservations)
         if batch.gone:
             connection.execute(self._delete_held, self._ids(batch.gone))
         if batch.usage:
             connection.execute(insert(tables.usage), batch.usage)
-            self._alerts.note(connection, self._store, batch)
+            self._alerts.note(connection, self._store, batch.counters)
 
     def renew(self, lease_s: float) -> None:
         """Say that this gateway lives for another `lease_s`. Raises StoreUnavailable."""
+        self._store.set_clock()
         upsert = (sqlite if self._store.is_sqlite else postgresql).insert(tables.gateways)
         until = self._store.now_us() + int(lease_s * 1e6)
         statement = upsert.values(id=self.gateway_id, lease_until_us=until)
@@ -181,13 +185,13 @@ class Ledger:
         with self._store.write() as connection:
             rows = connection.execute(orphans.limit(10_000).with_for_update()).all()
             lost = [Held.of(row) for row in rows]
-            batch = Batch(now, {}, self._prices)
+            batch = Batch(Counters(now, {}), self._prices)
             releases = [Release(held.id) for held in lost]
             self._lock(connection, batch, releases, _Found({held.id: held for held in lost}))
             for held in lost:
                 batch.release(held)
-            self._windows.write(connection, batch.windows.values())
-            self._meters.write(connection, batch.meters.values())
+            self._windows.write(connection, batch.counters.windows.values())
+            self._meters.write(connection, batch.counters.meters.values())
             gone = reservations.c.id.in_([held.id for held in lost])
             connection.execute(update(reservations).where(gone).values(state="expired"))
             connection.execute(delete(gateways).where(gateways.c.lease_until_us < now))

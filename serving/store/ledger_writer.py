@@ -131,9 +131,8 @@ class LedgerWriter:
             _log.error("the gateway's lease is not renewed: %s", exc)
             self._next_renewal_s = _now_s() + RETRY_S
 
-    def _write(self, waiting: list[_Waiting]) -> None:
+    def _write(self, waiting: list[_Waiting], *, again: bool = False) -> None:
         """One transaction; when that fails, reservations are refused and the rest tried again."""
-        again = False
         while waiting:
             try:
                 outcomes = self._ledger.apply([w.item for w in waiting], again=again)
@@ -154,7 +153,7 @@ class LedgerWriter:
                     self._give_up(waiting, error)
                     return
                 for one in waiting:  # one bad item must not take the others along
-                    self._write([one])
+                    self._write([one], again=again)
                 return
             else:
                 self._deliver(waiting, outcomes)

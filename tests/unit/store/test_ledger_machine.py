@@ -148,6 +148,9 @@ class LedgerMachine(RuleBasedStateMachine):
 
 
 def test_the_ledger_is_the_model(store: Store) -> None:
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
-        lambda: LedgerMachine(store), settings=settings(max_examples=12, stateful_step_count=25)
-    )
+    class Machine(LedgerMachine):
+        def __init__(self) -> None:
+            super().__init__(store)
+
+    few = settings(max_examples=12, stateful_step_count=25)
+    run_state_machine_as_test(Machine, settings=few)

@@ -130,7 +130,7 @@ async def test_a_database_that_comes_back_has_everything_once(
     granted = await writer.reserve(Reserve(PAYER, COST))
     assert isinstance(granted, Granted)
     writer.stop()
-    assert (held(store), booked(store)) == (1, 1)
+    assert (held(store), booked(store), writer.lost) == (1, 1, 0)
     check_sums(store)
 
 

@@ -7,6 +7,7 @@ import hashlib
 import hmac
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +105,7 @@ def _tampered() -> str:
     return f"{head}.{body.rstrip(b'=').decode()}.{signature}"
 
 
-HOSTILE = {
+HOSTILE: dict[str, Callable[[], str]] = {
     "no algorithm": lambda: _unsigned({"alg": "none", "kid": "r"}, claims()),
     "None algorithm": lambda: _unsigned({"alg": "None", "kid": "r"}, claims()),
     "hmac with the public key": _confused,
