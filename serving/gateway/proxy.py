@@ -65,7 +65,7 @@ class Proxy:
         try:
             body = await self._read_body(scope, receive)
             if self._config.log_content:
-                _log.info("request %s to %s: %r", request_id, path, body)
+                _log.warning("request %s to %s: %r", request_id, path, body)
             request = self._reader.read(path, body)
             target = self._directory.resolve(request.model, path)
             model = target.served.config.name
