@@ -41,7 +41,7 @@ def admin_router(directory: Directory, admin_key: str) -> APIRouter:
                 headers=[(b"www-authenticate", b"Bearer")],
             )
 
-    router = APIRouter(prefix="/admin", dependencies=[Depends(authorize)])
+    router = APIRouter(prefix="/admin", tags=["admin"], dependencies=[Depends(authorize)])
     store = directory.adapters
 
     @router.get("/adapters")

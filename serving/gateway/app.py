@@ -21,8 +21,12 @@ from serving.gateway.directory import ENDPOINTS, Directory
 from serving.gateway.door import RESPONSE_HEADERS, Door, with_headers
 from serving.gateway.errors import ApiError, from_corral
 from serving.gateway.metrics import GatewayMetrics, merge
+from serving.gateway.openapi.page import add_pages
 from serving.gateway.pool import statuses
 from serving.gateway.proxy import Proxy
+
+VERSION = "1"
+"""Of the API, not of the software."""
 
 SHORT_PATHS = {"/rerank": "/v1/rerank", "/v2/rerank": "/v1/rerank", "/score": "/v1/score"}
 """Paths other servers also answer, and ours for them."""
@@ -42,10 +46,11 @@ class Gateway:
 
 def build_app(gateway: Gateway) -> ASGIApp:
     """The ASGI application of one gateway process."""
-    app = FastAPI(title="corral", docs_url=None, redoc_url=None, openapi_url=None)
+    app = FastAPI(title="corral", version=VERSION, docs_url=None, redoc_url=None, openapi_url=None)
     app.state.gateway = gateway
     _add_status_routes(app, gateway)
     app.include_router(admin_router(gateway.directory, gateway.admin_key))
+    add_pages(app, gateway.config.limits, SHORT_PATHS)
     app.add_exception_handler(ApiError, _on_api_error)
     app.add_exception_handler(CorralError, _on_corral_error)
     app.add_exception_handler(HTTPException, _on_http_error)
@@ -82,12 +87,12 @@ async def _unrouted(request: Request) -> Response:
 def _add_status_routes(app: FastAPI, gateway: Gateway) -> None:
     directory = gateway.directory
 
-    @app.get("/health")
+    @app.get("/health", tags=["status"], summary="The process is up")
     async def health() -> dict[str, str]:
         """The process is up. Says nothing of the engines: see /ready."""
         return {"status": "ok"}
 
-    @app.get("/ready")
+    @app.get("/ready", tags=["status"], summary="Every model generates")
     async def ready(response: Response) -> dict[str, Any]:
         """200 when every model generates, 503 with the reason of each that does not."""
         served = directory.models
@@ -100,7 +105,7 @@ def _add_status_routes(app: FastAPI, gateway: Gateway) -> None:
             response.status_code = 503
         return {"ready": all(c.ready for c in capacities), "models": models}
 
-    @app.get("/metrics")
+    @app.get("/metrics", tags=["status"], response_class=PlainTextResponse)
     async def metrics() -> PlainTextResponse:
         """Prometheus: every gateway process and every engine replica, told apart by labels."""
         sources = [({"gateway": name}, text) for name, text in await gateway.peer_metrics()]
@@ -112,12 +117,12 @@ def _add_status_routes(app: FastAPI, gateway: Gateway) -> None:
         text = await asyncio.to_thread(merge, sources)
         return PlainTextResponse(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
-    @app.get("/v1/models")
+    @app.get("/v1/models", tags=["models"])
     async def models() -> dict[str, Any]:
         """Base models and adapters; an adapter's `parent` is its base."""
         return {"object": "list", "data": directory.cards()}
 
-    @app.get("/v1/models/{name:path}")
+    @app.get("/v1/models/{name:path}", tags=["models"])
     async def model(name: str) -> dict[str, Any]:
         """One model or adapter."""
         return directory.card(name)
