@@ -33,7 +33,9 @@ class EngineRequest:
         self.model: str | None = self.value("model")
         """As the client wrote it; `set("model", ...)` changes what the engine sees, not this."""
         self.stream: bool = bool(self.value("stream"))
-        self.wants_usage: bool = bool((self.value("stream_options") or {}).get("include_usage"))
+        self.wants_usage: bool = path in _USAGE_PATHS and bool(
+            (self.value("stream_options") or {}).get("include_usage")
+        )
         """Whether the client itself asked for usage at the end of a stream."""
 
     def __contains__(self, name: str) -> bool:

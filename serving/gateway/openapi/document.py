@@ -92,6 +92,7 @@ def build(app: FastAPI, limits: RequestLimits, aliases: dict[str, str]) -> Schem
     for item in document["paths"].values():
         for operation in item.values():
             _complete(operation)
+    _link(document)
     fields: dict[str, Schema] = json.loads(_FIELDS_FILE.read_text(encoding="utf-8"))
     for path in _ENDPOINTS:
         schemas[_name(path)] = _request(path, fields[path], limits)
@@ -108,12 +109,22 @@ def _complete(operation: Schema) -> None:
         operation["responses"].setdefault(str(status), _error(status, "Error"))
 
 
+def _link(document: Schema) -> None:
+    """What a list of models leads to."""
+    document["paths"]["/v1/models"]["get"]["responses"]["200"]["links"] = {
+        "model": {
+            "operationId": document["paths"]["/v1/models/{name}"]["get"]["operationId"],
+            "parameters": {"name": "$response.body#/data/0/id"},
+        }
+    }
+
+
 def _operation(path: str, shown: str) -> Schema:
     endpoint = _ENDPOINTS[path]
     error = "AnthropicError" if path.startswith("/v1/messages") else "Error"
     content: Schema = {"application/json": {"schema": ref(endpoint.answer)}}
     if endpoint.streams:
-        content["text/event-stream"] = {"schema": {"type": "string"}}
+        content["text/event-stream"] = {}
     answer = {"description": endpoint.summary, "headers": _ID_HEADER, "content": content}
     body = {"required": True, "content": {"application/json": {"schema": ref(_name(path))}}}
     return {
