@@ -169,7 +169,7 @@ HOSTILE = (
     Hostile("negative token", COMPLETIONS, b'{"prompt": [-1], "max_tokens": 1}'),
     Hostile("unknown token", COMPLETIONS, b'{"prompt": [2147483647], "max_tokens": 1}', False),
     Hostile("no prompt", COMPLETIONS, b'{"prompt": [], "max_tokens": 1}', False),
-    Hostile("no inputs", "/v1/embeddings", b'{"input": []}'),
+    Hostile("no inputs", "/v1/embeddings", b'{"input": []}', False),
     Hostile("many inputs", "/v1/embeddings", json.dumps({"input": ["x"] * 50_000}).encode()),
     Hostile("token id", "/detokenize", b'{"tokens": [9223372036854775807]}'),
     Hostile("deep array", CHAT, b'{"messages": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"),
