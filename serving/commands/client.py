@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from typing import Any
 
 import httpx
@@ -31,13 +32,34 @@ def base_url(home: Home, url: str | None) -> str:
     return state.url
 
 
+def trust(home: Home, url: str | None) -> ssl.SSLContext | bool:
+    """How to verify the stack: for the one of this home, by its own certificate on disk.
+
+    Another, named by `url`, must be trusted by this machine; SSL_CERT_FILE adds a certificate.
+    """
+    state = None if url else read_state(home.run)
+    if state is None or state.certificate is None:
+        return True
+    context = ssl.create_default_context(cafile=state.certificate)
+    context.check_hostname = False  # it is reached by an address, and known by its certificate
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    return context
+
+
 def call(home: Home, url: str | None, method: str, path: str, **kwargs: Any) -> Any:
     """One admin or public request; the parsed JSON. Raises CorralError with the server's words."""
     base = base_url(home, url)
     admin = path.startswith("/admin")
     headers = {"authorization": f"Bearer {admin_key(home)}"} if admin else {}
     try:
-        response = httpx.request(method, base + path, headers=headers, timeout=TIMEOUT_S, **kwargs)
+        response = httpx.request(
+            method,
+            base + path,
+            headers=headers,
+            timeout=TIMEOUT_S,
+            verify=trust(home, url),
+            **kwargs,
+        )
     except (httpx.HTTPError, httpx.InvalidURL) as exc:
         raise NotServing(f"{base} does not answer: {exc}. `corral status` tells more") from exc
     try:

@@ -15,7 +15,8 @@ from packaging.markers import Marker
 from serving.config import FakeConfig, ModelConfig, ServeConfig
 from serving.doctor.check import Check, fail, ok, warn
 from serving.doctor.machine import existing
-from serving.errors import ModelUnavailable
+from serving.errors import ModelUnavailable, StartError
+from serving.haproxy import check_certificate
 from serving.home import Home
 from serving.models import BUILTINS, NotPrepared, resolve, verify
 from serving.processes import port_holder, read_state
@@ -30,6 +31,8 @@ def stack_checks(home: Home, config: ServeConfig) -> Iterator[Check]:
     yield _haproxy()
     yield _home(home)
     yield _port(home, config)
+    if config.gateway.tls.enabled:
+        yield _certificate(config)
     for model in config.models:
         yield _model(model, home)
 
@@ -107,6 +110,15 @@ def _port(home: Home, config: ServeConfig) -> Check:
         f"`corral stop` if it is corral's, else {ending} or choose another: "
         f"`--set gateway.port={port + 1}`",
     )
+
+
+def _certificate(config: ServeConfig) -> Check:
+    tls = config.gateway.tls
+    try:
+        check_certificate(tls)
+    except StartError as exc:
+        return fail("TLS", exc.cause.removeprefix("TLS: "), exc.advice)
+    return ok("TLS", f"{tls.certificate} and its key")
 
 
 def _model(model: ModelConfig, home: Home) -> Check:

@@ -26,7 +26,7 @@ class AdapterAction(BaseModel):
 
 def admin_router(directory: Directory, authorize: Authorize) -> APIRouter:
     """Routes under /admin, for whom `authorize` lets in."""
-    router = APIRouter(prefix="/admin", dependencies=[Depends(authorize)])
+    router = APIRouter(prefix="/admin", tags=["admin"], dependencies=[Depends(authorize)])
     store = directory.adapters
 
     @router.get("/adapters")

@@ -25,9 +25,13 @@ from serving.gateway.door import RESPONSE_HEADERS, Door, with_headers
 from serving.gateway.errors import ApiError, from_corral
 from serving.gateway.gate import Gate, KeyGate, OpenGate
 from serving.gateway.metrics import GatewayMetrics, merge
+from serving.gateway.openapi.page import add_pages
 from serving.gateway.pool import statuses
 from serving.gateway.proxy import Proxy
 from serving.store.accounts import Accounts
+
+VERSION = "1"
+"""Of the API, not of the software."""
 
 SHORT_PATHS = {"/rerank": "/v1/rerank", "/v2/rerank": "/v1/rerank", "/score": "/v1/score"}
 """Paths other servers also answer, and ours for them."""
@@ -55,6 +59,7 @@ def build_app(gateway: Gateway) -> ASGIApp:
     gate = gateway.gate()
     app = FastAPI(
         title="corral",
+        version=VERSION,
         docs_url=None,
         redoc_url=None,
         openapi_url=None,
@@ -63,6 +68,7 @@ def build_app(gateway: Gateway) -> ASGIApp:
     app.state.gateway = gateway
     _add_status_routes(app, gateway)
     _add_admin_routes(app, gateway)
+    add_pages(app, gateway.config.limits, SHORT_PATHS)
     app.add_exception_handler(ApiError, _on_api_error)
     app.add_exception_handler(CorralError, _on_corral_error)
     app.add_exception_handler(HTTPException, _on_http_error)
@@ -106,12 +112,12 @@ def _add_admin_routes(app: FastAPI, gateway: Gateway) -> None:
 def _add_status_routes(app: FastAPI, gateway: Gateway) -> None:
     directory = gateway.directory
 
-    @app.get("/health")
+    @app.get("/health", tags=["status"], summary="The process is up")
     async def health() -> dict[str, str]:
         """The process is up. Says nothing of the engines: see /ready."""
         return {"status": "ok"}
 
-    @app.get("/ready")
+    @app.get("/ready", tags=["status"], summary="Every model generates")
     async def ready(response: Response) -> dict[str, Any]:
         """200 when every model generates, 503 with the reason of each that does not."""
         served = directory.models
@@ -124,7 +130,7 @@ def _add_status_routes(app: FastAPI, gateway: Gateway) -> None:
             response.status_code = 503
         return {"ready": all(c.ready for c in capacities), "models": models}
 
-    @app.get("/metrics")
+    @app.get("/metrics", tags=["status"], response_class=PlainTextResponse)
     async def metrics() -> PlainTextResponse:
         """Prometheus: every gateway process and every engine replica, told apart by labels."""
         sources = [({"gateway": name}, text) for name, text in await gateway.peer_metrics()]
@@ -136,12 +142,12 @@ def _add_status_routes(app: FastAPI, gateway: Gateway) -> None:
         text = await asyncio.to_thread(merge, sources)
         return PlainTextResponse(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
-    @app.get("/v1/models")
+    @app.get("/v1/models", tags=["models"])
     async def models(request: Request) -> dict[str, Any]:
         """Base models and adapters that the key may use; an adapter's `parent` is its base."""
         return {"object": "list", "data": directory.cards(caller(request).may_use)}
 
-    @app.get("/v1/models/{name:path}")
+    @app.get("/v1/models/{name:path}", tags=["models"])
     async def model(request: Request, name: str) -> dict[str, Any]:
         """One model or adapter."""
         return directory.card(name, caller(request).may_use)

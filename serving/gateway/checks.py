@@ -111,9 +111,9 @@ class ContentChecks:
         self._messages = msgspec.json.Decoder(list[_Message] | None).decode
         self._items = msgspec.json.Decoder(str | list[str | _Message] | None).decode
         self._parts = msgspec.json.Decoder(str | list[str | _Part] | None).decode
-        self._inputs: Any = msgspec.json.Decoder(str | list[item] | None).decode  # type: ignore[valid-type]
+        self._inputs: Any = msgspec.json.Decoder(str | list[item] | None).decode
         document = str | _Document
-        self._documents: Any = msgspec.json.Decoder(document | list[document] | None).decode  # type: ignore[valid-type]
+        self._documents: Any = msgspec.json.Decoder(document | list[document] | None).decode
 
     def messages(self, raw: Raw) -> None:
         """`messages`."""

@@ -115,7 +115,7 @@ def _base(limits: RequestLimits) -> Rules:
 def _sampling(limits: RequestLimits) -> Rules:
     """What all the generating APIs share."""
     string = Annotated[str, Meta(max_length=limits.max_stop_chars)]
-    strings = Annotated[list[string], Meta(max_length=limits.max_stop)]  # type: ignore[valid-type]
+    strings = Annotated[list[string], Meta(max_length=limits.max_stop)]
     return {
         "stream": typed(bool),
         "temperature": number(0, 100),
@@ -345,4 +345,4 @@ def _token_ids(count: int) -> Rule:
 def _logit_bias(limits: RequestLimits) -> Any:
     token = Annotated[str, Meta(pattern=r"^\d{1,9}$")]
     bias = Annotated[float, Meta(ge=-100, le=100)]
-    return Annotated[dict[token, bias], Meta(max_length=limits.max_logit_bias)]  # type: ignore[valid-type]
+    return Annotated[dict[token, bias], Meta(max_length=limits.max_logit_bias)]

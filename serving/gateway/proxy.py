@@ -69,7 +69,7 @@ class Proxy:
                 raise ApiError(403, reason, code="endpoint_not_allowed")
             body = await self._read_body(scope, receive)
             if self._config.log_content:
-                _log.info("request %s to %s: %r", request_id, path, body)
+                _log.warning("request %s to %s: %r", request_id, path, body)
             request = self._reader.read(path, body)
             exchange = await self._engage(call, request, identity)
             headers += call.charge.headers

@@ -29,9 +29,9 @@ class EngineRequest:
         "wants_usage",
     )
 
-    def __init__(self, path: str, body: bytes, fields: dict[str, msgspec.Raw]) -> None:
+    def __init__(self, path: str, body: bytes | None, fields: dict[str, msgspec.Raw]) -> None:
         self.path = path
-        self._body: bytes | None = body
+        self._body = body
         self._fields = fields
         self.size = len(body)
         """Bytes of the body as it came."""
@@ -40,7 +40,9 @@ class EngineRequest:
         self.model: str | None = self.value("model")
         """As the client wrote it; `set("model", ...)` changes what the engine sees, not this."""
         self.stream: bool = bool(self.value("stream"))
-        self.wants_usage: bool = bool((self.value("stream_options") or {}).get("include_usage"))
+        self.wants_usage: bool = path in _USAGE_PATHS and bool(
+            (self.value("stream_options") or {}).get("include_usage")
+        )
         """Whether the client itself asked for usage at the end of a stream."""
 
     @property
@@ -111,10 +113,9 @@ class RequestReader:
                 raise _invalid(name, exc) from exc
             except msgspec.DecodeError as exc:
                 raise ApiError(400, f"`{name}` is not valid JSON: {exc}", param=name) from exc
-        request = EngineRequest(path, body, fields)
         for name in dropped:
-            request.remove(name)
-        return request
+            del fields[name]
+        return EngineRequest(path, None if dropped else body, fields)
 
     def _parse(self, body: bytes) -> dict[str, msgspec.Raw]:
         limits = self._limits

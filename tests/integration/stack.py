@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -69,8 +70,13 @@ def make_home(root: Path, models: tuple[str, ...] = ("smollm2-135m", "all-minilm
 
 
 @contextmanager
-def serve(home: Home, *options: str, config: str = "local") -> Iterator[Stack]:
-    """Start, wait until every model generates, and stop as Ctrl-C does; status 0 is demanded."""
+def serve(
+    home: Home, *options: str, config: str = "local", certificate: str | None = None
+) -> Iterator[Stack]:
+    """Start, wait until every model generates, and stop as Ctrl-C does; status 0 is demanded.
+
+    With a `certificate` the stack is one that serves https with it.
+    """
     port = free_port()
     arguments = ("serve", "--config", config, "--set", f"gateway.port={port}", *options)
     with (home.root / "serve.out").open("wb") as output:
@@ -82,9 +88,10 @@ def serve(home: Home, *options: str, config: str = "local") -> Iterator[Stack]:
             stdout=output,
             stderr=output,
         )
-    stack = Stack(home, f"http://127.0.0.1:{port}", process)
+    scheme = "https" if certificate else "http"
+    stack = Stack(home, f"{scheme}://127.0.0.1:{port}", process)
     try:
-        _await_ready(stack)
+        _await_ready(stack, ssl.create_default_context(cafile=certificate))
         yield stack
     finally:
         process.send_signal(signal.SIGINT)
@@ -114,14 +121,14 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _await_ready(stack: Stack) -> None:
+def _await_ready(stack: Stack, trust: ssl.SSLContext) -> None:
     """Wait until `corral serve` has said that it is ready, and `/ready` agrees."""
     deadline = time.monotonic() + START_S
     while time.monotonic() < deadline:
         if stack.process.poll() is not None:
             raise AssertionError(f"corral serve ended while starting:\n{stack.log()}")
         if f"ready {stack.url}" in (stack.home.root / "serve.out").read_text(errors="replace"):
-            answer = httpx.get(f"{stack.url}/ready", timeout=30.0)
+            answer = httpx.get(f"{stack.url}/ready", timeout=30.0, verify=trust)
             assert answer.status_code == 200, answer.text
             return
         time.sleep(0.2)

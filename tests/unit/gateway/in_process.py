@@ -17,8 +17,10 @@ from typing import Any
 
 import httpx
 import uvicorn
+from fastapi import FastAPI
 from openai import AsyncOpenAI
 from prometheus_client.parser import text_string_to_metric_families
+from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving.adapters import AdapterStore
@@ -123,6 +125,8 @@ class Site:
     pools: Mapping[str, Pool]
     metrics: GatewayMetrics
     home: Home
+    routes: Sequence[BaseRoute] = ()
+    """FastAPI's; those of the engines are `directory.ENDPOINTS`."""
 
     def openai(self) -> AsyncOpenAI:
         """The unmodified client, without retries of its own."""
@@ -177,7 +181,14 @@ async def gateway(
         app = build_app(replace(shared, accounts=accounts))
         url = await stack.enter_async_context(listening(CancelOnDisconnect(app)))
         http = await stack.enter_async_context(httpx.AsyncClient(base_url=url, timeout=WAIT_S))
-        yield Site(url, http, started, metrics, home)
+        yield Site(url, http, started, metrics, home, routes_of(app))
+
+
+def routes_of(app: Any) -> Sequence[BaseRoute]:
+    """The routes of the FastAPI application inside the gateway's layers."""
+    while not isinstance(app, FastAPI):
+        app = app._app
+    return app.routes
 
 
 @dataclass

@@ -95,7 +95,8 @@ async def test_models_by_list_and_by_name(site: Site) -> None:
 
 @shared
 @pytest.mark.parametrize(
-    "path", ["/", "/v1", "/v1/nothing", "/docs", "/openapi.json", "/v1/completions/", "/v1/models/"]
+    "path",
+    ["/", "/v1", "/v1/nothing", "/redoc", "/docs/nothing", "/v1/completions/", "/v1/models/"],
 )
 async def test_an_unknown_route_is_404_in_the_envelope(site: Site, path: str) -> None:
     for answer in (await site.http.get(path), await site.http.post(path, json={})):

@@ -81,6 +81,14 @@ def test_fields_without_effect_end_here() -> None:
     assert json.loads(request.encode()) == {"messages": SAY}
 
 
+def test_a_field_without_effect_may_hold_anything() -> None:
+    body = {"input": "x", "stream_options": [None], "store": {"a": 1}}
+    with pytest.raises(ApiError):
+        read(RESPONSES, body)
+    body["store"] = False
+    assert json.loads(read(RESPONSES, body).encode()) == {"input": "x", "store": False}
+
+
 def test_an_unknown_field_names_the_near_one() -> None:
     error = refusal(CHAT, {"messages": SAY, "max_token": 5})
     assert (error.param, error.code) == ("max_token", "unknown_parameter")
