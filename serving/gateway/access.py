@@ -19,6 +19,8 @@ RULES: dict[str, Access] = {
     "/health": "public",
     "/ready": "public",
     "/docs": "public",
+    "/docs/docs.js": "public",
+    "/docs/docs.css": "public",
     "/openapi.json": "public",
     "/metrics": "operator",
     "/v1/models": "key",
@@ -46,8 +48,15 @@ def guard(gate: Gate) -> Callable[[Request], Awaitable[None]]:
             raise ApiError(
                 403, f"{request.url.path} needs {needed} key", code="insufficient_permissions"
             )
+        check_endpoint(identity, request.url.path)
 
     return apply
+
+
+def check_endpoint(identity: Identity, path: str) -> None:
+    """Raises ApiError (403) when the key is not for this path."""
+    if not identity.endpoints(path):
+        raise ApiError(403, f"this API key may not use {path}", code="endpoint_not_allowed")
 
 
 def caller(request: Request) -> Identity:

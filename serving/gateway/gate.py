@@ -55,7 +55,7 @@ class KeyGate:
             raise _unauthorized(
                 "no API key: send `Authorization: Bearer KEY`; `corral keys create` makes one, "
                 "the first is in $CORRAL_HOME/credentials",
-                "missing_api_key",
+                "invalid_api_key",
             )
         try:
             return await self._accounts.authenticate(presented)

@@ -15,6 +15,7 @@ from starlette.types import Receive, Scope, Send
 
 from serving.config import GatewayConfig
 from serving.errors import CorralError
+from serving.gateway.access import check_endpoint
 from serving.gateway.charge import UNBILLED_PATHS, Charge, Outcome, free_charge
 from serving.gateway.counting import prompt_counter
 from serving.gateway.directory import Directory
@@ -64,9 +65,7 @@ class Proxy:
         self._metrics.in_flight.inc()
         try:
             identity = await self._gate.identify(scope["headers"])
-            if not identity.endpoints(path):
-                reason = f"this API key may not use {path}"
-                raise ApiError(403, reason, code="endpoint_not_allowed")
+            check_endpoint(identity, path)
             body = await self._read_body(scope, receive)
             if self._config.log_content:
                 _log.warning("request %s to %s: %r", request_id, path, body)

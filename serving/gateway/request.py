@@ -25,7 +25,7 @@ class EngineRequest:
     """One checked request. `set` and `remove` change it; `encode` gives the bytes to send."""
 
     __slots__ = (
-        *("_body", "_fields", "model", "path", "size", "stream", "usage_was_added"),
+        *("_body", "_fields", "model", "path", "stream", "usage_was_added"),
         "wants_usage",
     )
 
@@ -33,8 +33,6 @@ class EngineRequest:
         self.path = path
         self._body = body
         self._fields = fields
-        self.size = len(body)
-        """Bytes of the body as it came."""
         self.usage_was_added = False
         """Whether a stream ends with a chunk that the client did not ask for."""
         self.model: str | None = self.value("model")
@@ -49,6 +47,11 @@ class EngineRequest:
     def fields(self) -> Mapping[str, msgspec.Raw]:
         """Raw JSON by name."""
         return self._fields
+
+    @property
+    def size(self) -> int:
+        """Bytes that the engine will be sent."""
+        return len(self.encode())
 
     def __contains__(self, name: str) -> bool:
         return name in self._fields

@@ -125,8 +125,13 @@ class Site:
     pools: Mapping[str, Pool]
     metrics: GatewayMetrics
     home: Home
-    routes: Sequence[BaseRoute] = ()
-    """FastAPI's; those of the engines are `directory.ENDPOINTS`."""
+    app: FastAPI
+    """Within the gateway's layers."""
+
+    @property
+    def routes(self) -> Sequence[BaseRoute]:
+        """FastAPI's; those of the engines are `directory.ENDPOINTS`."""
+        return self.app.routes
 
     def openai(self) -> AsyncOpenAI:
         """The unmodified client, without retries of its own."""
@@ -177,18 +182,17 @@ async def gateway(
         async def own_metrics() -> list[tuple[str, str]]:
             return [("gateway-1", metrics.exposition())]
 
-        shared = Gateway(config or GatewayConfig(), directory, metrics, ADMIN_KEY, own_metrics)
+        shared = Gateway(config or GatewayConfig(), directory, metrics, own_metrics)
         app = build_app(replace(shared, accounts=accounts))
         url = await stack.enter_async_context(listening(CancelOnDisconnect(app)))
         http = await stack.enter_async_context(httpx.AsyncClient(base_url=url, timeout=WAIT_S))
-        yield Site(url, http, started, metrics, home, routes_of(app))
+        yield Site(url, http, started, metrics, home, _innermost(app))
 
 
-def routes_of(app: Any) -> Sequence[BaseRoute]:
-    """The routes of the FastAPI application inside the gateway's layers."""
+def _innermost(app: Any) -> FastAPI:
     while not isinstance(app, FastAPI):
         app = app._app
-    return app.routes
+    return app
 
 
 @dataclass

@@ -10,6 +10,8 @@ import pytest
 import pytest_asyncio
 
 from serving.config import FakeConfig, LoraConfig, ModelConfig
+from serving.store.accounts import Accounts
+from serving.store.config import StoreConfig
 from tests.unit.gateway.in_process import ADMIN_KEY, Site, StubPool, gateway, local, write_adapter
 
 KEY = {"authorization": f"Bearer {ADMIN_KEY}"}
@@ -26,15 +28,20 @@ ROUTES = [
 async def site(tmp_path: Path) -> AsyncIterator[Site]:
     for version in ("v1", "v2"):
         write_adapter(tmp_path, "pirate", version)
-    async with gateway(tmp_path, local("fake")) as running:
+    accounts = Accounts.open(StoreConfig(), tmp_path / "store", ADMIN_KEY)
+    async with gateway(tmp_path, local("fake"), accounts=accounts) as running:
+        running.http.headers.update(KEY)
         yield running
+    accounts.close()
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def locked(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]:
     root, pools = tmp_path_factory.mktemp("locked"), {"fake": StubPool([])}
-    async with gateway(root, local("fake"), pools=pools) as running:
+    accounts = Accounts.open(StoreConfig(), root / "store", ADMIN_KEY)
+    async with gateway(root, local("fake"), pools=pools, accounts=accounts) as running:
         yield running
+    accounts.close()
 
 
 async def _act(site: Site, verb: str, status: int = 200, **body: Any) -> Any:

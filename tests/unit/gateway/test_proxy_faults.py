@@ -13,8 +13,8 @@ import pytest
 
 from serving.config import GatewayConfig
 from serving.errors import PoolBusy, PoolUnavailable
+from serving.gateway.exchange import ATTEMPTS
 from serving.gateway.pool import Pool
-from serving.gateway.proxy import ATTEMPTS
 from tests.unit.gateway.in_process import (
     CHUNKED,
     WAIT_S,
