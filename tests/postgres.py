@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -90,7 +91,7 @@ def running() -> Iterator[Server]:
         yield Server(root, user)
     finally:
         if process is not None:
-            process.terminate()
+            process.send_signal(signal.SIGINT)  # ends connections too
             try:
                 process.wait(10)
             except subprocess.TimeoutExpired:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from serving.commands.client import call, duration_s
 from serving.home import Home
@@ -54,7 +54,9 @@ def list_keys(
     """Every key: whose it is, what it may do, and whether it still lets in."""
     params = {} if tenant is None else {"tenant": tenant}
     rows = call(Home.from_env(), url, "GET", "/admin/keys", params=params)["data"]
-    table = Table("id", "key", "tenant", "name", "owner", "role", "state", "models")
+    table = Table(Column("id", no_wrap=True), Column("key", no_wrap=True), "tenant", "name")
+    for name in ("owner", "role", "state", "models"):
+        table.add_column(name)
     for row in rows:
         models = ", ".join(row["models"]) if row["models"] is not None else "all"
         cells = [row["id"], f"sk-{row['prefix']}-…", row["tenant"], row["name"], row["owner"]]

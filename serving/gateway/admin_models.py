@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer
 
 from serving.store import money
 from serving.store.audit import Entry
@@ -33,7 +33,9 @@ def _exact(amount: Decimal) -> Decimal:
     return amount
 
 
-Dollars = Annotated[Decimal, Field(ge=0, le=10**9), AfterValidator(_exact)]
+_plain = PlainSerializer(lambda amount: f"{amount:f}", return_type=str)
+Usd = Annotated[Decimal, _plain]
+Dollars = Annotated[Usd, Field(ge=0, le=10**9), AfterValidator(_exact)]
 
 
 class _Model(BaseModel):
@@ -220,8 +222,8 @@ class LimitsModel(_Model):
 class SpentView(_Model):
     """What a scope has used in a window."""
 
-    spent_usd: Decimal
-    held_usd: Decimal
+    spent_usd: Usd
+    held_usd: Usd
     """Reserved by requests under way."""
     spent_tokens: int
     held_tokens: int
@@ -256,8 +258,8 @@ class UsageView(_Model):
     """Part of `input_tokens`."""
     output_tokens: int
     embedding_tokens: int
-    cost_usd: Decimal
-    gpu_seconds: Decimal
+    cost_usd: Usd
+    gpu_seconds: Usd
 
     @staticmethod
     def of(row: UsageRow) -> UsageView:

@@ -7,8 +7,10 @@ import json
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
 from sqlalchemy import select
 
 from serving.store import tables
@@ -20,14 +22,23 @@ from serving.store.ledger_types import Granted, Payer, Reserve, Settle, Tokens
 from serving.store.ledger_writer import LedgerWriter
 from serving.store.limits import LimitBook, Limits, LimitStore
 from serving.store.opening import open_store
-from tests.unit.store.conftest import Opener, config, opener, postgres, store
+from tests.unit.store.conftest import Opener, copy_of_ready
 from tests.unit.store.test_ledger import PRICES, check_sums
 
-__all__ = ["config", "opener", "postgres", "store"]
 ROOT = Path(__file__).parents[3]
 PROCESSES, ASKS, GRANTED = 4, 250, 100
 PAYERS = [Payer("default", f"key_{n}", f"m{n % 2}") for n in range(3)]
 COST = Tokens(embedding=4)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def config(request: pytest.FixtureRequest) -> Iterator[StoreConfig]:
+    """An empty store's configuration."""
+    if request.param == "sqlite":
+        yield StoreConfig()
+        return
+    with copy_of_ready(request.getfixturevalue("postgres")) as ready:
+        yield ready
 
 
 async def use(store: Store, gateway: str) -> int:

@@ -1,9 +1,11 @@
-"""Every test of the store runs on SQLite and on PostgreSQL."""
+"""Stores on SQLite. `tests/integration/store` runs the same tests on PostgreSQL."""
 
 from __future__ import annotations
 
 import itertools
+import shutil
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -30,22 +32,35 @@ def postgres() -> Iterator[Server]:
         pytest.skip(str(exc))
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def config(request: pytest.FixtureRequest) -> Iterator[StoreConfig]:
+@pytest.fixture
+def config() -> StoreConfig:
     """An empty store's configuration."""
-    if request.param == "sqlite":
-        yield StoreConfig()
-        return
-    server: Server = request.getfixturevalue("postgres")
+    return StoreConfig()
+
+
+@contextmanager
+def copy_of_ready(server: Server) -> Iterator[StoreConfig]:
+    """A migrated PostgreSQL database of its own."""
     name = f"test{next(_names)}"
     yield StoreConfig(url=server.database(name, "ready"))
     server.drop(name)
 
 
+@pytest.fixture(scope="session")
+def ready(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A SQLite database, migrated once, that tests are copied from."""
+    folder = tmp_path_factory.mktemp("ready")
+    open_store(StoreConfig(), folder).close()
+    return folder / "corral.db"
+
+
 @pytest.fixture
-def opener(config: StoreConfig, tmp_path: Path) -> Iterator[Opener]:
+def opener(config: StoreConfig, tmp_path: Path, ready: Path) -> Iterator[Opener]:
     """Opens the same store again and again, as several gateways would."""
     opened: list[Store] = []
+    if config.url is None:
+        (tmp_path / "store").mkdir(mode=0o700)
+        shutil.copy(ready, tmp_path / "store")
 
     def open_one() -> Store:
         opened.append(open_store(config, tmp_path / "store", ADMIN_KEY))

@@ -29,7 +29,7 @@ from tests.unit.store.test_ledger import PRICES
 
 
 @pytest.fixture(autouse=True)
-def _programs(config: StoreConfig) -> None:
+def programs(config: StoreConfig) -> None:
     if config.url is not None and not (shutil.which("pg_dump") and shutil.which("pg_restore")):
         pytest.skip("no pg_dump here")
 

@@ -1,0 +1,3 @@
+"""`tests/unit/store/test_key_cache.py` on PostgreSQL."""
+
+from tests.unit.store.test_key_cache import *  # noqa: F403

@@ -1,0 +1,3 @@
+"""`tests/unit/store/test_keys.py` on PostgreSQL."""
+
+from tests.unit.store.test_keys import *  # noqa: F403

@@ -1,0 +1,3 @@
+"""`tests/unit/store/test_oidc.py` on PostgreSQL."""
+
+from tests.unit.store.test_oidc import *  # noqa: F403
