@@ -255,8 +255,10 @@ def check_grammar(where: str, encoded: bytes, limits: RequestLimits) -> None:
     if shape is not None:
         _at_most(where, "levels", shape.depth, limits.max_grammar_depth)
     value = msgspec.json.decode(encoded)
-    if isinstance(value, dict) and isinstance(value.get("json"), str):
-        value = [value, _parsed(value["json"])]
+    if isinstance(value, dict):
+        for key in ("json", "structural_tag"):
+            if isinstance(value.get(key), str):
+                value[key] = _embedded(f"{where}.{key}", value[key], limits)
     _at_most(where, "repetitions", schema_copies(value), limits.max_grammar_repeat)
 
 
@@ -299,11 +301,16 @@ def template_kwargs(limits: RequestLimits) -> Check:
     return check
 
 
-def _parsed(text_: str) -> Any:
+def _embedded(where: str, text: str, limits: RequestLimits) -> Any:
+    """JSON inside a string, under the same limits. What is not JSON the engine refuses."""
+    encoded = text.encode()
+    shape = exceeds(encoded, depth=limits.max_grammar_depth, containers=limits.max_grammar_bytes)
+    if shape is not None:
+        _at_most(where, "levels", shape.depth, limits.max_grammar_depth)
     try:
-        return msgspec.json.decode(text_)
-    except (msgspec.DecodeError, RecursionError):
-        return None
+        return msgspec.json.decode(encoded)
+    except msgspec.DecodeError:
+        return text
 
 
 def _known(name: str, keys: Iterable[str], allowed: set[str]) -> None:
