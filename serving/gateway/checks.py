@@ -301,16 +301,16 @@ def template_kwargs(limits: RequestLimits) -> Check:
     return check
 
 
-def _embedded(where: str, text: str, limits: RequestLimits) -> Any:
+def _embedded(where: str, given: str, limits: RequestLimits) -> Any:
     """JSON inside a string, under the same limits. What is not JSON the engine refuses."""
-    encoded = text.encode()
+    encoded = given.encode()
     shape = exceeds(encoded, depth=limits.max_grammar_depth, containers=limits.max_grammar_bytes)
     if shape is not None:
         _at_most(where, "levels", shape.depth, limits.max_grammar_depth)
     try:
         return msgspec.json.decode(encoded)
     except msgspec.DecodeError:
-        return text
+        return given
 
 
 def _known(name: str, keys: Iterable[str], allowed: set[str]) -> None:
