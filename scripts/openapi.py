@@ -71,7 +71,8 @@ def _described(name: str, schema: Schema, root: Schema) -> Schema:
     """One field; what nests is described by `components.py` and keeps only its words."""
     if name in STRUCTURED:
         return {key: schema[key] for key in ("description",) if key in schema}
-    return _inlined(schema, root)
+    inlined: Schema = _inlined(schema, root)
+    return inlined
 
 
 def _inlined(value: Any, root: Schema) -> Any:

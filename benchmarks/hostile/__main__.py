@@ -32,7 +32,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     where = environment(command_line())
     try:
         side = SideConfig(
-            name="stack", url=args.url or "", command=tuple(command), start_timeout_s=600.0
+            name="stack",
+            url=args.url or "",
+            command=tuple(command),
+            ready="/ready",
+            start_timeout_s=600.0,
         )
         with running(side, out.parent / "logs") as stack:
             tally, gone = _rounds(stack.url, args.key, args.cases, args.seed)

@@ -11,6 +11,14 @@ from pydantic import BaseModel, ConfigDict
 
 from serving.errors import AdapterNotFound, AdapterRefused
 from serving.gateway.admin_auth import Authorize
+from serving.gateway.answers import (
+    AdapterList,
+    AdapterLoaded,
+    AdaptersUnloaded,
+    AdapterVersions,
+    Status,
+    answers,
+)
 from serving.gateway.directory import Directory
 from serving.gateway.pool import statuses
 
@@ -29,12 +37,12 @@ def admin_router(directory: Directory, authorize: Authorize) -> APIRouter:
     router = APIRouter(prefix="/admin", tags=["admin"], dependencies=[Depends(authorize)])
     store = directory.adapters
 
-    @router.get("/adapters")
+    @router.get("/adapters", responses=answers(AdapterList))
     async def list_adapters() -> dict[str, Any]:
         """Every adapter version on disk, with what keeps a refused one from serving."""
         return {"object": "list", "data": [_public(asdict(v)) for v in store.list()]}
 
-    @router.get("/adapters/{name}")
+    @router.get("/adapters/{name}", responses=answers(AdapterVersions))
     async def show_adapter(name: str) -> dict[str, Any]:
         """All versions of one adapter, and the replicas that have them loaded."""
         versions = [asdict(v) for v in store.list() if v.name == name]
@@ -50,7 +58,7 @@ def admin_router(directory: Directory, authorize: Authorize) -> APIRouter:
         ]
         return {"name": name, "versions": [_public(v) for v in versions], "loaded": loaded}
 
-    @router.post("/adapters/load")
+    @router.post("/adapters/load", responses=answers(AdapterLoaded))
     async def load_adapter(action: AdapterAction) -> dict[str, Any]:
         """Load on every replica, then make the version live. Nothing changes when one refuses."""
         base, version = _locate(directory, action)
@@ -68,7 +76,7 @@ def admin_router(directory: Directory, authorize: Authorize) -> APIRouter:
         store.set_live(action.name, version)
         return {"loaded": ref.engine_name, "live": f"{base}:{action.name}"}
 
-    @router.post("/adapters/unload")
+    @router.post("/adapters/unload", responses=answers(AdaptersUnloaded))
     async def unload_adapter(action: AdapterAction) -> dict[str, Any]:
         """Stop serving; running requests end first. Without a version, all of them."""
         versions = [
@@ -83,7 +91,7 @@ def admin_router(directory: Directory, authorize: Authorize) -> APIRouter:
                 await directory.models[version.base].pool.broadcast("unload_adapter", engine_name)
         return {"unloaded": [f"{v.base}:{v.name}@{v.version}" for v in versions]}
 
-    @router.get("/status")
+    @router.get("/status", responses=answers(Status))
     async def status() -> dict[str, Any]:
         """Every replica: running requests, loaded adapters, engine metrics."""
         pools = (served.pool for served in directory.models.values())

@@ -20,6 +20,7 @@ from serving.gateway.access import actor, caller, guard
 from serving.gateway.admin import admin_router
 from serving.gateway.admin_keys import keys_router, tenants_router
 from serving.gateway.admin_usage import limits_router, usage_router
+from serving.gateway.answers import Health, ModelCard, ModelList, Ready, answers
 from serving.gateway.directory import ENDPOINTS, Directory
 from serving.gateway.door import RESPONSE_HEADERS, Door, with_headers
 from serving.gateway.errors import ApiError, from_corral
@@ -112,12 +113,12 @@ def _add_admin_routes(app: FastAPI, gateway: Gateway) -> None:
 def _add_status_routes(app: FastAPI, gateway: Gateway) -> None:
     directory = gateway.directory
 
-    @app.get("/health", tags=["status"], summary="The process is up")
+    @app.get("/health", tags=["status"], responses=answers(Health))
     async def health() -> dict[str, str]:
         """The process is up. Says nothing of the engines: see /ready."""
         return {"status": "ok"}
 
-    @app.get("/ready", tags=["status"], summary="Every model generates")
+    @app.get("/ready", tags=["status"], responses=answers(Ready, 503))
     async def ready(response: Response) -> dict[str, Any]:
         """200 when every model generates, 503 with the reason of each that does not."""
         served = directory.models
@@ -142,12 +143,12 @@ def _add_status_routes(app: FastAPI, gateway: Gateway) -> None:
         text = await asyncio.to_thread(merge, sources)
         return PlainTextResponse(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
-    @app.get("/v1/models", tags=["models"])
+    @app.get("/v1/models", tags=["models"], responses=answers(ModelList))
     async def models(request: Request) -> dict[str, Any]:
         """Base models and adapters that the key may use; an adapter's `parent` is its base."""
         return {"object": "list", "data": directory.cards(caller(request).may_use)}
 
-    @app.get("/v1/models/{name:path}", tags=["models"])
+    @app.get("/v1/models/{name:path}", tags=["models"], responses=answers(ModelCard))
     async def model(request: Request, name: str) -> dict[str, Any]:
         """One model or adapter."""
         return directory.card(name, caller(request).may_use)

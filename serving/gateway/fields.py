@@ -15,7 +15,6 @@ from msgspec import Meta, Struct
 from serving.gateway.checks import (
     INT32_MAX,
     Check,
-    ContentChecks,
     anything,
     grammar,
     integer,
@@ -27,6 +26,7 @@ from serving.gateway.checks import (
     tools,
     typed,
 )
+from serving.gateway.content import ContentChecks
 from serving.gateway.limits import OptInField, RequestLimits
 
 Rule = Check

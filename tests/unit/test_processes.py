@@ -176,3 +176,15 @@ def test_the_holder_of_a_port_is_named(instance: str) -> None:
         assert holder is not None
         assert f"process {process.pid}" in holder
         assert "import socket" in holder
+
+
+@pytest.mark.parametrize(
+    ("host", "certificate", "url"),
+    [
+        ("127.0.0.1", None, "http://127.0.0.1:8000"),
+        ("0.0.0.0", "/x.crt", "https://127.0.0.1:8000"),
+        ("::1", "/x.crt", "https://[::1]:8000"),
+    ],
+)
+def test_the_state_knows_how_it_is_reached(host: str, certificate: str | None, url: str) -> None:
+    assert replace(_state(), host=host, certificate=certificate).url == url

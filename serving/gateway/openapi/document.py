@@ -105,6 +105,8 @@ def build(app: FastAPI, limits: RequestLimits, aliases: dict[str, str]) -> Schem
 def _complete(operation: Schema) -> None:
     """FastAPI's own operations: our errors in place of its 422."""
     operation["responses"].pop("422", None)
+    if "admin" in operation["tags"]:
+        operation["security"] = [{"key": []}]
     for status in ERRORS:
         operation["responses"].setdefault(str(status), _error(status, "Error"))
 

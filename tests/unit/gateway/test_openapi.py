@@ -74,6 +74,8 @@ async def test_every_operation_says_what_it_does_and_how_it_fails(site: Site) ->
             assert "422" not in operation["responses"], path
             for status, answer in operation["responses"].items():
                 assert answer["description"], (path, status)
+                for described in answer["content"].values():
+                    assert "$ref" in described.get("schema", {"$ref": ""}) or path == "/metrics"
                 assert answer["content"], (path, status)
 
 

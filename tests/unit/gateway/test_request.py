@@ -82,7 +82,7 @@ def test_fields_without_effect_end_here() -> None:
 
 
 def test_a_field_without_effect_may_hold_anything() -> None:
-    body = {"input": "x", "stream_options": [None], "store": {"a": 1}}
+    body: dict[str, Any] = {"input": "x", "stream_options": [None], "store": {"a": 1}}
     with pytest.raises(ApiError):
         read(RESPONSES, body)
     body["store"] = False
@@ -268,6 +268,7 @@ GRAMMARS: dict[str, Any] = {
     "ebnf": {"structured_outputs": {"grammar": "root ::= ([a-z]{999} ){999}"}},
     "schema": {"response_format": {"json_schema": {"schema": {"maxItems": 10**9}}}},
     "text": {"structured_outputs": {"json": '{"type": "array", "minItems": 100000}'}},
+    "embedded": {"structured_outputs": {"json": '{"a":' * 900 + "1" + "}" * 900}},
     "pattern": {"response_format": {"json_schema": {"schema": {"pattern": "(x{999}){999}"}}}},
     "tool": {"tools": [{"function": {"parameters": {"maxLength": 10**7}}}]},
     "large": {"structured_outputs": {"grammar": "x" * 40_000}},
