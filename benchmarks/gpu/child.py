@@ -59,7 +59,10 @@ def run_limited(
 
 
 def end_marked(mark: str) -> int:
-    """Kill every process whose environment bears `mark`; returns how many there were."""
+    """Kill every process whose environment bears `mark` or one below it (`mark:...`).
+
+    Returns how many there were.
+    """
     found = [process for process in psutil.process_iter() if _bears(process, mark)]
     for process in found:
         with suppress(psutil.NoSuchProcess):
@@ -72,6 +75,6 @@ def _bears(process: psutil.Process, mark: str) -> bool:
     if process.pid == os.getpid():
         return False
     try:
-        return bool(process.environ().get(MARK) == mark)
+        return f"{process.environ().get(MARK)}:".startswith(f"{mark}:")
     except (psutil.Error, OSError):
         return False

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
 
 __all__ = ["gpus", "versions"]
 

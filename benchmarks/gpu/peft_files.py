@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 from benchmarks.gpu.limits import Shape
@@ -36,9 +37,8 @@ def write_adapters(
 
 
 def _write(
-    path: Path, shape: Shape, base: str, rank: int, pool: np.ndarray[tuple[int], np.dtype[np.float16]],
-    index: int,
-) -> None:  # fmt: skip
+    path: Path, shape: Shape, base: str, rank: int, pool: NDArray[np.float16], index: int
+) -> None:
     draw = np.random.default_rng(index + 1)
     tensors = {}
     for layer in range(shape.layers):
