@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             for step in steps:
                 needs = f", engines {', '.join(step.engines)}" if step.engines else ""
                 took = f"about {clock(step.expect_s)}, at most {clock(step.limit_s)}"
-                print(f"{step.name:<24}{took}{needs}")
+                print(f"{step.name:<28}{took}{needs}")
             return 0
         signal.signal(signal.SIGTERM, _end)
         runner = Runner(config, args.out, budget_s, ["python", "-m", "benchmarks.gpu", *words])

@@ -65,6 +65,8 @@ class EngineConfig(StrictModel):
     """What requests call the model; by default the measured one's name."""
     own_model: bool = False
     """Serve the file's own model instead of the measured one."""
+    expect_s: float = Field(60.0, gt=0)
+    """What its start usually takes."""
     start_timeout_s: float = Field(300.0, gt=0)
 
 
@@ -77,7 +79,7 @@ class StepConfig(StrictModel):
     """Engines it talks to. The last step's engines run on where they are named again; all
     others are ended before, so that the card's memory is free."""
     expect_s: float = Field(30.0, gt=0)
-    """What it usually takes, the start of its engines included; with less time left than that
+    """What it usually takes, once its engines run; with less time left than for these and that
     it is not begun."""
     limit_s: float = Field(120.0, gt=0)
     """After this long it is killed, the start of its engines not counted."""

@@ -45,6 +45,11 @@ class Engines:
     def __exit__(self, *_: object) -> None:
         self.keep_only(())
 
+    @property
+    def running(self) -> tuple[str, ...]:
+        """Names of the engines that run now."""
+        return tuple(self._running)
+
     def keep_only(self, names: Iterable[str]) -> None:
         """End the engines that are not named."""
         kept = set(names)
@@ -77,11 +82,12 @@ class Engines:
     def _start(self, name: str, limit_s: float) -> Iterator[Address]:
         config = self._configs[name]
         faults: list[str] = []
+        own = {MARK: self._mark, "VLLM_CACHE_ROOT": _escaped_text(str(self._out / "vllm-cache"))}
         for side in sides_of(name, config, self._model, self._out / "home"):
             bounded = side.model_copy(
                 update={
                     "start_timeout_s": min(side.start_timeout_s, limit_s),
-                    "env": side.env | {MARK: self._mark},
+                    "env": own | side.env,
                 }
             )
             phases = Phases()

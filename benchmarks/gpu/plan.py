@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -11,7 +11,16 @@ from benchmarks.gpu.config import GpuConfig, StepConfig
 from benchmarks.gpu.results import FINAL, key_of
 from configs import ConfigError
 
-__all__ = ["Decision", "clock", "decide", "parse_budget", "remaining_s", "select", "step_key"]
+__all__ = [
+    "Decision",
+    "clock",
+    "decide",
+    "need_s",
+    "parse_budget",
+    "remaining_s",
+    "select",
+    "step_key",
+]
 
 ALWAYS = ("best", "cold_start")
 """Kinds that only read what others wrote: they take no time, and run whenever asked."""
@@ -67,27 +76,35 @@ def step_key(config: GpuConfig, step: StepConfig) -> str:
     )
 
 
+def need_s(config: GpuConfig, step: StepConfig, running: Collection[str]) -> float:
+    """What the step usually takes, with the start of those engines that do not run yet."""
+    starts = [config.engines[name].expect_s for name in step.engines if name not in running]
+    return step.expect_s + sum(starts)
+
+
 def decide(
-    step: StepConfig, key: str, previous: Mapping[str, Any] | None, left_s: float
+    step: StepConfig, key: str, previous: Mapping[str, Any] | None, need: float, left_s: float
 ) -> Decision:
     """Whether the step runs, is kept as it is, or has no time left."""
     if previous is not None and step.run.kind not in ALWAYS:
         same = previous["key"] == key
         if same and previous["status"] in FINAL:
             return Decision("keep", "its result is there and its inputs are the same")
-    if left_s < step.expect_s:
-        return Decision(
-            "skip", f"{clock(left_s)} of the budget left, about {clock(step.expect_s)} needed"
-        )
+    if left_s < need:
+        return Decision("skip", f"{clock(left_s)} of the budget left, about {clock(need)} needed")
     return Decision("run")
 
 
-def remaining_s(steps: Sequence[StepConfig], left_s: float) -> float:
+def remaining_s(
+    config: GpuConfig, steps: Sequence[StepConfig], running: Collection[str], left_s: float
+) -> float:
     """What the steps that still fit will take, one after the other."""
     total = 0.0
     for step in steps:
-        if total + step.expect_s <= left_s:
-            total += step.expect_s
+        need = need_s(config, step, running)
+        if total + need <= left_s:
+            total += need
+            running = step.engines
     return total
 
 

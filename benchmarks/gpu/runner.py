@@ -18,13 +18,14 @@ from benchmarks.gpu.engines import Engines, link_models
 from benchmarks.gpu.hardware import gpus, versions
 from benchmarks.gpu.limits import Card
 from benchmarks.gpu.model import prepare
-from benchmarks.gpu.plan import clock, decide, remaining_s, step_key
+from benchmarks.gpu.plan import clock, decide, need_s, remaining_s, step_key
 from benchmarks.gpu.results import read_all, read_result, write_result
 from benchmarks.report import environment
 from benchmarks.sides import SideError
 
 __all__ = ["Runner"]
 
+PROGRAM = (sys.executable, "-m", "benchmarks.gpu.step")
 LAST_LINES = 15
 ENGINE_END_S = 5.0
 
@@ -41,12 +42,14 @@ class Runner:
         budget_s: float,
         command: Sequence[str],
         say: Callable[[str], None] = lambda line: print(line, flush=True),
+        program: Sequence[str] = PROGRAM,
     ) -> None:
         self._config = config
         self._out = out.absolute()
         self._budget_s = budget_s
         self._command = list(command)
         self._say = say
+        self._program = list(program)
         self._began = time.monotonic()
         self._mark = hashlib.sha256(str(self._out).encode()).hexdigest()[:12]
 
@@ -67,7 +70,8 @@ class Runner:
         with Engines(self._config.engines, model, self._out, self._mark) as engines:
             for place, step in enumerate(steps):
                 head = f"[{place + 1}/{len(steps)}] {step.name}"
-                eta = remaining_s(steps[place:], self.left_s)
+                to_come = [step for step in steps[place:] if not self._is_kept(step)]
+                eta = remaining_s(self._config, to_come, engines.running, self.left_s)
                 self._say(
                     f"{head}: {clock(self._budget_s - self.left_s)} of {clock(self._budget_s)} "
                     f"used, the steps that fit need about {clock(eta)}"
@@ -81,7 +85,8 @@ class Runner:
     def _one(self, step: StepConfig, model: Model, engines: Engines) -> Result:
         key = step_key(self._config, step)
         previous = read_result(self._out, step.name)
-        decision = decide(step, key, previous, self.left_s)
+        need = need_s(self._config, step, engines.running)
+        decision = decide(step, key, previous, need, self.left_s)
         if decision.what == "keep":
             assert previous is not None
             self._say(f"    {decision.reason}")
@@ -107,6 +112,10 @@ class Runner:
             engines.keep_only(())
         return self._write(frame, status, cause, result or partial, time.monotonic() - began)
 
+    def _is_kept(self, step: StepConfig) -> bool:
+        previous = read_result(self._out, step.name)
+        return decide(step, step_key(self._config, step), previous, 0.0, 0.0).what == "keep"
+
     def _child(
         self, step: StepConfig, model: Model, addresses: tuple[Address, ...], partial: Result
     ) -> tuple[str, str, Result]:
@@ -120,7 +129,7 @@ class Runner:
         log = self._out / "logs" / f"{step.name}.log"
         limit_s = min(step.limit_s, max(1.0, self.left_s))
         end = run_limited(
-            [sys.executable, "-m", "benchmarks.gpu.step", str(task), str(found)],
+            [*self._program, str(task), str(found)],
             log,
             limit_s,
             os.environ,

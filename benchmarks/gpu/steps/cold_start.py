@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
-from benchmarks.gpu.context import Context, StepFailed
+from benchmarks.gpu.context import Context, Missing
 from configs import StrictModel
 
 __all__ = ["ColdStartConfig", "parse", "run"]
@@ -36,9 +36,10 @@ def run(_: ColdStartConfig, context: Context) -> dict[str, Any]:
     """One row for every engine that was started, each step with its end in seconds."""
     records = [json.loads(path.read_text()) for path in (context.out / "engines").glob("*.json")]
     if not records:
-        raise StepFailed("no engine was started in this folder; run a step that needs one before")
+        raise Missing("no engine was started in this folder; run a step that needs one before")
     return {
-        "method": "when each line appeared in the process's output, polled ten times a second",
+        "method": "when each line appeared in the process's output, polled ten times a second; "
+        "the first engine of a folder compiles, later ones of the same shapes find its cache",
         "rows": [
             {
                 "engine": record["engine"],

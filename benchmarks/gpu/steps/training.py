@@ -162,7 +162,7 @@ def _train(
         _synchronize(device)
         if step >= config.warmup:
             seconds.append(time.perf_counter() - began)
-            losses.append(float(loss))
+            losses.append(loss.item())
             context.say(f"step {step}: {seconds[-1]:.3f} s, loss {losses[-1]:.3f}")
     return seconds, losses
 

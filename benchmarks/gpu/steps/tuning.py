@@ -7,7 +7,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field
 
-from benchmarks.gpu.context import Context, StepFailed
+from benchmarks.gpu.context import Context, Missing
 from benchmarks.gpu.limits import request_tokens_s
 from benchmarks.gpu.results import read_all
 from benchmarks.gpu.steps.levels import METHOD, Level, check, row, run_level, workload_of
@@ -90,10 +90,10 @@ def run_best(config: BestConfig, context: Context) -> dict[str, Any]:
 def choose(variants: dict[str, dict[str, Any]], tpot_ms: float) -> str:
     """The variant with the most tokens a second within the bound; without one, the least TPOT.
 
-    Raises StepFailed when there is none to choose from.
+    Raises Missing when there is none to choose from.
     """
     if not variants:
-        raise StepFailed("no variant has been measured in this folder; run the tuning steps before")
+        raise Missing("no variant has been measured in this folder; run the tuning steps before")
     within = {name: v for name, v in variants.items() if _figures(v)["tpot_ms"] <= tpot_ms}
     if not within:
         return min(variants, key=lambda name: _figures(variants[name])["tpot_ms"])
