@@ -78,7 +78,8 @@ def test_ray_is_imported_only_where_the_graph_is_built() -> None:
 @pytest.mark.parametrize(
     "module",
     ["serving.gateway.app", "serving.cli", "serving.supervisor", "serving.engines.fake",
-     "serving.adapters", "serving.models", "benchmarks.client"],
+     "serving.adapters", "serving.models", "serving.local_stack", "benchmarks.client",
+     "benchmarks.gpu.__main__", "benchmarks.gpu.step"],
 )  # fmt: skip
 def test_importing_it_loads_nothing_heavy(module: str) -> None:
     code = f"import sys, {module}; print([m for m in {HEAVY!r} if m in sys.modules])"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -44,7 +45,7 @@ def test_both_sides_get_the_same_engine(tmp_path: Path) -> None:
     assert "serving.local_stack" in without_ray.command
     assert corral.command[4:] == without_ray.command[3:], "the same configuration without Ray"
     words = filled(corral.command)
-    sets = [after for word, after in zip(words, words[1:], strict=False) if word == "--set"]
+    sets = [after for word, after in pairwise(words) if word == "--set"]
     serve = load(ServeConfig, words[words.index("--config") + 1], sets)
     engine = serve.models[0].engine
     assert engine.kind == "vllm"
@@ -83,7 +84,7 @@ def test_a_written_model_is_one_that_corral_serves(tmp_path: Path) -> None:
     assert 0 < model.first_id < model.last_id < SMALL["vocab_size"] - 2
 
 
-def test_a_model_that_is_not_there_is_named(tmp_path: Path, monkeypatch: object) -> None:
+def test_a_model_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no model 'nothing'"):
         prepare(ModelConfig(name="m", directory="nothing"), tmp_path)
 
