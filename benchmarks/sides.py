@@ -126,9 +126,9 @@ def running(
         "port_c": str(free_port()),
         "home": home,
     }
-    command = [word.format_map(fill) for word in config.command]
+    command = [_filled(word, fill) for word in config.command]
     mark = uuid.uuid4().hex
-    own = {name: value.format_map(fill) for name, value in config.env.items()}
+    own = {name: _filled(value, fill) for name, value in config.env.items()}
     env = os.environ | own | {MARK: mark}
     try:
         with log.open("wb") as output:
@@ -143,6 +143,13 @@ def running(
             _end(process, side)
     finally:
         shutil.rmtree(home, ignore_errors=True)
+
+
+def _filled(text: str, values: dict[str, str]) -> str:
+    """Only these names are replaced: other braces, as in JSON, are left as they are."""
+    for name, value in values.items():
+        text = text.replace(f"{{{name}}}", value)
+    return text
 
 
 def free_port() -> int:

@@ -69,6 +69,15 @@ class VllmConfig(StrictModel):
     extra_args: dict[str, Any] = {}
     """Any other `vllm serve` option, by its Python name (`swap_space: 4`); vLLM validates it."""
 
+    @model_validator(mode="after")
+    def _keeps_the_worker(self) -> VllmConfig:
+        if self.lora.enabled and "worker_extension_cls" in self.extra_args:
+            raise ValueError(
+                "extra_args.worker_extension_cls: corral's own is there when adapters are served; "
+                "leave it out, or set lora.max_loras to 0"
+            )
+        return self
+
 
 class FakeConfig(StrictModel):
     """A deterministic engine without a model: echoes the last user text at a set pace."""

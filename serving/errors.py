@@ -7,7 +7,9 @@ CorralError (Exception)
 ├── AdapterNotFound       (also LookupError) no such adapter or version
 ├── PoolBusy              no replica can take the request now; carries retry_after_s
 ├── PoolUnavailable       no healthy replica
-└── EngineStalled         the engine makes no forward progress
+├── EngineStalled         the engine makes no forward progress
+├── BatcherClosed         (engines/batching.py) the engine stops before it took the request
+└── RequestError          (engines/pooling_api.py) a request the engine answers with 4xx
 """
 
 from __future__ import annotations

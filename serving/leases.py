@@ -12,12 +12,15 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import json
 import secrets
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 from starlette.types import ASGIApp, Receive, Scope, Send
+
+from serving.usage import METER, TokenUsage, UsageMeter
 
 TICKET_HEADER = b"x-corral-ticket"
 IDLE_S = 0.5
@@ -26,6 +29,8 @@ FIRST_CLAIM_S = 10.0
 """How long a new lease waits for its first request."""
 SWEEP_S = 0.1
 CANCEL_AFTER_S = 5.0
+USAGE_PATH = "/corral/usage"
+"""Answered by the door with what the last request of the ticket has used, once it has ended."""
 STALE_STATUS = 409
 """Answer to a ticket that is not valid (any more): nothing was done, ask for a new lease."""
 
@@ -41,6 +46,8 @@ class Lease:
     busy: bool = False
     closed: asyncio.Event = field(default_factory=asyncio.Event)
     request: asyncio.Task[None] | None = None
+    meter: UsageMeter = field(default_factory=UsageMeter)
+    """Of the request that runs, or ran last."""
 
 
 class LeaseBook:
@@ -145,9 +152,21 @@ class TicketDoor:
             await _refuse(scope, send)
             return
         try:
+            if scope["path"] == USAGE_PATH:
+                await _tell(lease.meter.read(), send)
+                return
+            lease.meter = UsageMeter()
+            METER.set(lease.meter)
             await self._app(scope, receive, send)
         finally:
             self._book.release(lease)
+
+
+async def _tell(usage: TokenUsage, send: Send) -> None:
+    body = json.dumps(asdict(usage)).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
 
 
 async def _refuse(scope: Scope, send: Send) -> None:

@@ -44,6 +44,7 @@ class Replica:
         self._book = LeaseBook()
         self._dropped: set[str] = set()
         self._paths: dict[str, Path] = {}
+        self._refused: dict[str, str] = {}
         self._probed_at = 0.0
         self._stalls = 0
         self._ending: asyncio.Task[None] | None = None
@@ -96,7 +97,11 @@ class Replica:
                 await self._drop_adapter(lease.adapter)
 
     async def load_adapter(self, engine_name: str, path: str) -> None:
-        """Load now, so that the first request need not wait. Raises AdapterRefused."""
+        """Load now, so that the first request need not wait. Raises AdapterRefused.
+
+        Tries again what was refused before: this is somebody's wish, not a request's.
+        """
+        self._refused.pop(engine_name, None)
         await self._ensure_adapter(AdapterRef(engine_name, Path(path)))
 
     async def unload_adapter(self, engine_name: str) -> None:
@@ -152,12 +157,19 @@ class Replica:
         return self._engine
 
     async def _ensure_adapter(self, adapter: AdapterRef) -> None:
-        host = self._host()
-        self._paths[adapter.engine_name] = adapter.path
-        await self._resident(adapter.engine_name)
-        if adapter.engine_name not in host.adapters():
-            await self._thread.call(host.load_adapter(adapter))
-        self._dropped.discard(adapter.engine_name)
+        host, name = self._host(), adapter.engine_name
+        if name in self._refused:
+            raise AdapterRefused(self._refused[name])
+        self._paths[name] = adapter.path
+        try:
+            await self._resident(name)
+            if name not in host.adapters():
+                await self._thread.call(host.load_adapter(adapter))
+        except AdapterRefused as exc:
+            # A version never changes, and a try costs the engine time that others pay for.
+            self._refused[name] = str(exc)
+            raise
+        self._dropped.discard(name)
 
     def _residents(self, limit: int) -> Callable[[str], Awaitable[_Resident]]:
         """Loads by engine name, known to Serve's router; beyond `limit` the oldest goes."""

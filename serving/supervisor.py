@@ -146,7 +146,9 @@ class Supervisor:
             "RAY_AUTH_TOKEN": admin_key(self._home),
             MARK: self._instance,
         }
-        if self._config.cluster.address is not None:
+        if self._config.cluster.address is None:
+            settings |= _PRIVATE_RAY_ENVIRONMENT
+        else:
             del settings["RAY_AUTH_TOKEN"]
         return {**settings, **os.environ, MARK: self._instance}
 
@@ -220,12 +222,22 @@ _SERVE_ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_SERVE_LOG_TO_STDERR": "0",
     "RAY_DEDUP_LOGS": "0",
+    # Ray gives its workers the lowest priority but four: an engine on a busy machine would
+    # get a thirtieth of a core, and look as if it hung.
+    "RAY_worker_niceness": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     "SPT_NOENV": "1",
     "PYTHONWARNINGS": "ignore",
 }
 """Serve's settings for the token path; what the user's environment sets wins."""
+
+_PRIVATE_RAY_ENVIRONMENT = {
+    # Short of memory, Ray would end Serve's controller before the engine that took it; the
+    # kernel ends the largest process, which is the engine, and Serve replaces that.
+    "RAY_memory_monitor_refresh_ms": "0",
+}
+"""For the cluster of this machine only."""
 
 
 def stop(home: Home, timeout_s: float, say: Say) -> bool:
@@ -239,9 +251,11 @@ def stop(home: Home, timeout_s: float, say: Say) -> bool:
             process = psutil.Process(state.pid)
             process.terminate()
             say(f"stopping {state.url}")
-            try:
-                process.wait(timeout_s)
-            except psutil.TimeoutExpired:
+            deadline = time.monotonic() + timeout_s
+            # Not process.wait: that takes a process nobody has reaped for a running one.
+            while state.alive and time.monotonic() < deadline:
+                time.sleep(POLL_S)
+            if state.alive:
                 process.kill()
     leftovers = reap(instance)
     if leftovers and not found:

@@ -139,6 +139,7 @@ class Batcher(Generic[T, R]):
         self._company = 1
         """Requests that were waiting when the last pass was chosen, those in it included."""
         self._passes = 0
+        self._idle = False
         self._probed = 0
         self._loop = asyncio.get_running_loop()
         self._thread = threading.Thread(target=self._work, name="batcher", daemon=True)
@@ -148,6 +149,12 @@ class Batcher(Generic[T, R]):
     def passes(self) -> int:
         """Passes that succeeded so far."""
         return self._passes
+
+    @property
+    def idle(self) -> bool:
+        """Whether the worker sleeps until somebody submits."""
+        with self._wake:
+            return self._idle
 
     @property
     def waiting(self) -> int:
@@ -238,7 +245,9 @@ class Batcher(Generic[T, R]):
         with self._wake:
             while not self._closed:
                 if not self._requests:
+                    self._idle = True
                     self._wake.wait()
+                    self._idle = False
                     if self._max_wait_s:
                         self._wake.wait_for(self._complete, self._max_wait_s)
                 else:

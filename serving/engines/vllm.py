@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import time
 import uuid
@@ -20,10 +21,15 @@ from starlette.types import ASGIApp
 from serving.config import VllmConfig
 from serving.engines.adapter_values import check_values
 from serving.engines.base import AdapterRef, EngineSpec
+from serving.engines.vllm_options import command_line, environment
 from serving.errors import AdapterRefused, EngineStalled, ModelUnavailable
+from serving.starvation import run_queue_waits, starved
+from serving.usage import METER, TokenUsage
 
 if TYPE_CHECKING:
     from argparse import Namespace
+
+_log = logging.getLogger(__name__)
 
 # Prompts on which an adapter must move the log-probabilities to be accepted.
 PROBE_PROMPTS = ("The", "Question: what is the weather like?\nAnswer:", "def main():\n")
@@ -48,7 +54,7 @@ class VllmEngine:
 
         Raises ModelUnavailable with vLLM's own reason when the model cannot be served.
         """
-        _set_environment(self._config)
+        os.environ.update(environment(self._config) | os.environ)
         from vllm.engine.arg_utils import AsyncEngineArgs
         from vllm.v1.engine.async_llm import AsyncLLM
 
@@ -64,15 +70,22 @@ class VllmEngine:
         app = build_app(args, tasks, self._llm.model_config)
         await init_app_state(self._llm, app.state, args, tasks)
         self._state = app.state
+        _meter(self._llm.output_processor)
         await self.probe(deadline_s=120.0)
         return cast(ASGIApp, app)
 
     async def probe(self, deadline_s: float) -> None:
-        """See `Engine.probe`: engine steps since the last call count as progress."""
+        """See `Engine.probe`: engine steps since the last call count as progress.
+
+        An engine that is ready to work and gets no CPU does not hang, and a new one in its
+        place would get none either.
+        """
         steps = self._steps()
         if steps > self._steps_seen:
             self._steps_seen = steps
             return
+        pids = [process.pid for process in self._processes]
+        waits = run_queue_waits(pids)
         if self._llm.errored:
             raise EngineStalled(f"vLLM's engine for {self._spec.model!r} has died")
         generation = asyncio.ensure_future(self._one_token())
@@ -87,6 +100,13 @@ class VllmEngine:
                     generation.cancel()
                 return
         generation.cancel()
+        if starved(waits, run_queue_waits(pids), deadline_s):
+            _log.warning(
+                "the engine for %r gets too little CPU: %.0f s without a token",
+                self._spec.model,
+                deadline_s,
+            )
+            return
         raise EngineStalled(
             f"vLLM's engine for {self._spec.model!r} produced nothing in {deadline_s:g} s"
         )
@@ -115,6 +135,7 @@ class VllmEngine:
         """See `AdapterHost.load_adapter`; refuses an adapter that leaves the logits as they are."""
         from vllm.lora.peft_helper import PEFTHelper
         from vllm.lora.request import LoRARequest
+        from vllm.v1.engine.exceptions import EngineDeadError
 
         models = self._state.openai_serving_models
         async with self._loading.setdefault(adapter.engine_name, asyncio.Lock()):
@@ -139,10 +160,15 @@ class VllmEngine:
                         "are zero or its keys do not match the model. Check that it was trained "
                         "on this base and saved with PEFT's save_pretrained"
                     )
-            except AdapterRefused:
-                await self._llm.remove_lora(request.lora_int_id)
-                raise
+            except EngineDeadError as exc:
+                raise EngineStalled(
+                    f"vLLM's engine for {self._spec.model!r} died while it loaded "
+                    f"{adapter.engine_name!r}"
+                ) from exc
             except Exception as exc:
+                await self._llm.remove_lora(request.lora_int_id)
+                if isinstance(exc, AdapterRefused):
+                    raise
                 raise AdapterRefused(f"vLLM refused {adapter.engine_name!r}: {exc}") from exc
             models.lora_requests[adapter.engine_name] = request
 
@@ -199,6 +225,29 @@ class VllmEngine:
         ):
             final = output
         return {token: entry.logprob for token, entry in final.outputs[0].logprobs[0].items()}
+
+
+def _meter(processor: Any) -> None:
+    """Let `METER` read a sequence's counts from vLLM's own state of it: one call a sequence."""
+    add_request = processor.add_request
+
+    def metered(request: Any, *args: Any, **kwargs: Any) -> None:
+        add_request(request, *args, **kwargs)
+        meter, state = METER.get(), processor.request_states.get(request.request_id)
+        if meter is not None and state is not None:
+            meter.track(lambda: _used(state))
+
+    processor.add_request = metered
+
+
+def _used(state: Any) -> TokenUsage:
+    """Samples of one prompt share it: the first of them counts it, as vLLM's answers do."""
+    first = state.request_index == 0
+    return TokenUsage(
+        input_tokens=(state.prompt_len or 0) if first else 0,
+        cached_tokens=max(0, state.num_cached_tokens) if first else 0,
+        output_tokens=state.detokenizer.num_output_tokens() if state.detokenizer else 0,
+    )
 
 
 class LoraWorker:
@@ -261,52 +310,6 @@ def _parse_args(spec: EngineSpec, config: VllmConfig) -> Namespace:
     return cast("Namespace", parser.parse_args(command_line(spec, config)))
 
 
-def command_line(spec: EngineSpec, config: VllmConfig) -> list[str]:
-    """The options `vllm serve` would be given for this model."""
-    options: dict[str, Any] = {
-        "model": str(spec.weights),
-        "served-model-name": spec.model,
-        "dtype": config.dtype,
-        "max-model-len": config.max_model_len,
-        "max-num-seqs": config.max_num_seqs,
-        "max-num-batched-tokens": config.max_num_batched_tokens,
-        "tensor-parallel-size": config.tensor_parallel_size,
-        "gpu-memory-utilization": config.gpu_memory_utilization,
-        "kv-cache-dtype": config.kv_cache_dtype,
-        "quantization": config.quantization,
-        "load-format": config.load_format,
-        "enforce-eager": config.enforce_eager,
-        "enable-prefix-caching": config.enable_prefix_caching,
-        "enable-chunked-prefill": config.enable_chunked_prefill,
-        "tool-call-parser": config.tool_call_parser,
-        "enable-auto-tool-choice": True if config.tool_call_parser else None,
-        "reasoning-parser": config.reasoning_parser,
-        "chat-template": config.chat_template,
-        "runner": "pooling" if config.task == "pooling" else None,
-        "disable-fastapi-docs": True,
-    }
-    if config.lora.enabled:
-        options |= {
-            "enable-lora": True,
-            "max-loras": config.lora.max_loras,
-            "max-cpu-loras": max(config.lora.max_cpu_loras, config.lora.max_loras),
-            "max-lora-rank": _lora_rank_step(config.lora.max_rank),
-            "worker-extension-cls": f"{LoraWorker.__module__}.{LoraWorker.__name__}",
-        }
-    options |= {key.replace("_", "-"): value for key, value in config.extra_args.items()}
-    argv: list[str] = []
-    for name, value in options.items():
-        if value is None:
-            continue
-        if isinstance(value, bool):
-            argv.append(f"--{name}" if value else f"--no-{name}")
-        elif isinstance(value, dict | list):
-            argv += [f"--{name}", json.dumps(value)]
-        else:
-            argv += [f"--{name}", str(value)]
-    return argv
-
-
 def check_patterns(adapter: AdapterRef, known: Container[str]) -> None:
     """Refuse per-module ranks and alphas that are not among vLLM's `known` settings, as in 0.26."""
     config = json.loads((adapter.path / "adapter_config.json").read_text())
@@ -316,25 +319,3 @@ def check_patterns(adapter: AdapterRef, known: Container[str]) -> None:
                 f"adapter {adapter.engine_name!r} sets {setting}, which this vLLM ignores. "
                 "Install vLLM 0.32, or train with one rank and one alpha for all modules"
             )
-
-
-def _lora_rank_step(rank: int) -> int:
-    """The smallest rank vLLM has kernels for that holds `rank`."""
-    steps = (1, 8, 16, 32, 64, 128, 256, 320, 512)
-    return next((step for step in steps if step >= rank), steps[-1])
-
-
-def _set_environment(config: VllmConfig) -> None:
-    """What vLLM reads from the environment at import; explicit settings of the user win."""
-    defaults = {
-        "VLLM_CPU_KVCACHE_SPACE": str(config.cpu_kv_cache_gib),
-        "VLLM_NO_USAGE_STATS": "1",
-        "VLLM_DO_NOT_TRACK": "1",
-        "VLLM_CONFIGURE_LOGGING": "1",
-        "VLLM_LOGGING_LEVEL": "WARNING",
-        "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
-    }
-    if config.omp_threads is not None:
-        defaults["OMP_NUM_THREADS"] = str(config.omp_threads)
-    for name, value in defaults.items():
-        os.environ.setdefault(name, value)

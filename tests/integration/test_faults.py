@@ -13,6 +13,8 @@ import psutil
 import pytest
 
 from serving.engines.fake import HANG_ENV
+from serving.processes import marked
+from serving.runtime import runtime_directory
 from tests.adapter_files import write_adapter
 from tests.integration.stack import Stack, make_home, serve
 
@@ -110,6 +112,38 @@ def test_a_client_that_gives_up_waiting_stops_the_engine(stack: Stack) -> None:
     with pytest.raises(httpx.ReadTimeout):
         httpx.post(f"{stack.url}/v1/completions", json=body, timeout=0.5)
     time.sleep(1.0)
+    assert [replica["running"] for replica in replicas(stack).values()] == [0, 0]
+
+
+def test_a_killed_gateway_is_replaced_and_its_leases_end(stack: Stack) -> None:
+    """Its clients get a 5xx, or a closed connection where HAProxy had reused one."""
+    outcomes: list[httpx.Response | httpx.RemoteProtocolError] = []
+
+    def ask() -> None:
+        try:
+            outcomes.append(complete(stack, 1000))
+        except httpx.RemoteProtocolError as exc:
+            outcomes.append(exc)
+
+    request = threading.Thread(target=ask)
+    request.start()
+    busy_replica(stack)
+    (gateway,) = (
+        process
+        for process in marked(runtime_directory(stack.home).name)
+        if process.name().startswith("ray::ServeRepl") and "gateway" in " ".join(process.cmdline())
+    )
+    gateway.kill()
+    request.join()
+    (outcome,) = outcomes
+    if isinstance(outcome, httpx.Response):
+        assert outcome.status_code >= 502
+        assert outcome.json()["error"]["message"]
+    deadline = time.monotonic() + RECOVERY_S
+    while (answer := complete(stack, 2)).status_code != 200 and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert answer.status_code == 200
+    await_two_replicas(stack)
     assert [replica["running"] for replica in replicas(stack).values()] == [0, 0]
 
 

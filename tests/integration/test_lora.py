@@ -15,6 +15,7 @@ import httpx
 import pytest
 from openai import AsyncOpenAI, BadRequestError, NotFoundError, OpenAI
 
+from serving.engines.vllm import PROBE_PROMPTS
 from serving.runtime import admin_key
 from tests.integration.adapters import WEIGHTS, Change, noisy, publish, scaled
 from tests.integration.conftest import MAX_CPU_LORAS, MAX_LORAS, MODEL
@@ -290,6 +291,27 @@ def test_load_of_an_adapter_without_effect_gives_the_reason(
     assert done.returncode == 1
     assert "leaves every logit as it is" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def prompt_tokens(stack: Stack) -> float:
+    """Tokens of prompts that the engine has read since it started."""
+    lines = httpx.get(f"{stack.url}/metrics", timeout=30.0).text.splitlines()
+    found = [line for line in lines if line.startswith("vllm:prompt_tokens_total{")]
+    assert found
+    return sum(float(line.rpartition(" ")[2]) for line in found)
+
+
+def test_a_refused_version_is_not_tried_again_by_requests(
+    stack: Stack, client: OpenAI, trained: Path, scratch: str
+) -> None:
+    publish(stack.home, scratch, "42", trained, change=scaled(0.0))
+    counts = [prompt_tokens(stack)]
+    for _ in range(2):
+        with pytest.raises(BadRequestError, match="leaves every logit as it is"):
+            ask(client, f"{MODEL}:{scratch}@42")
+        counts.append(prompt_tokens(stack))
+    tokens_of_a_try = 2 * len(PROBE_PROMPTS)  # at least; a health check's prompt is one token
+    assert counts[1] - counts[0] > tokens_of_a_try > counts[2] - counts[1]
 
 
 def test_refused_versions_are_listed_with_the_reason(

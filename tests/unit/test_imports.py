@@ -55,24 +55,15 @@ def test_rooms_import_only_what_lies_below_them(room: str) -> None:
     assert wrong == []
 
 
-def test_one_file_imports_vllm() -> None:
+@pytest.mark.parametrize(("package", "files"), [("vllm", VLLM_FILES), ("ray", RAY_FILES)])
+def test_heavy_packages_are_imported_only_by_named_files(package: str, files: set[str]) -> None:
     found = {
         str(path.relative_to(ROOT))
         for path in _sources("serving")
         for name in _imported(path)
-        if name.split(".")[0] == "vllm"
+        if name.split(".")[0] == package
     }
-    assert found == VLLM_FILES
-
-
-def test_ray_is_imported_only_where_the_graph_is_built() -> None:
-    found = {
-        str(path.relative_to(ROOT))
-        for path in _sources("serving")
-        for name in _imported(path)
-        if name.split(".")[0] == "ray"
-    }
-    assert found == RAY_FILES
+    assert found == files
 
 
 @pytest.mark.parametrize(

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable
+from dataclasses import asdict
 
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
 from serving import leases
-from serving.leases import STALE_STATUS, LeaseBook, TicketDoor
+from serving.leases import STALE_STATUS, USAGE_PATH, LeaseBook, TicketDoor
+from serving.usage import METER, TokenUsage
 
 Handler = Callable[[], Awaitable[None]]
 WAIT_S = 10.0
@@ -30,7 +33,7 @@ class Door:
             await self._handler()
         await send({"type": "http.response.start", "status": 200, "headers": []})
 
-    async def ask(self, *tickets: str, kind: str = "http") -> list[Message]:
+    async def ask(self, *tickets: str, kind: str = "http", path: str = "/") -> list[Message]:
         """What is sent for a request with these tickets in its head."""
         sent: list[Message] = []
 
@@ -41,7 +44,7 @@ class Door:
             raise AssertionError("nothing to receive")
 
         headers = [(b"x-corral-ticket", ticket.encode()) for ticket in tickets]
-        scope = {"type": kind, "headers": [(b"host", b"engine"), *headers]}
+        scope = {"type": kind, "path": path, "headers": [(b"host", b"engine"), *headers]}
         await self._door(scope, receive, send)
         return sent
 
@@ -68,6 +71,28 @@ async def test_a_second_ticket_in_the_head_is_not_tried() -> None:
     door = Door()
     lease = door.book.open(None)
     assert await door.status("wrong", lease.ticket) == STALE_STATUS
+
+
+async def test_the_door_tells_what_the_last_request_has_used() -> None:
+    counts = [TokenUsage(7, 2, 1), TokenUsage(0, 0, 3)]
+
+    async def two_sequences() -> None:
+        meter = METER.get()
+        assert meter is not None
+        for count in counts:
+            meter.track(lambda count=count: count)
+
+    door = Door(two_sequences)
+    lease = door.book.open(None)
+    await door.ask(lease.ticket)
+    for _ in range(2):
+        answer = await door.ask(lease.ticket, path=USAGE_PATH)
+        assert json.loads(answer[1]["body"]) == asdict(TokenUsage(7, 2, 4))
+    counts.pop()
+    await door.ask(lease.ticket)
+    answer = await door.ask(lease.ticket, path=USAGE_PATH)
+    assert json.loads(answer[1]["body"]) == asdict(TokenUsage(7, 2, 1))
+    assert await door.ask("wrong", path=USAGE_PATH) == await door.ask("wrong")
 
 
 async def test_websockets_are_turned_away() -> None:

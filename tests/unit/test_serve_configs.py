@@ -78,6 +78,14 @@ def test_an_unknown_engine_option_names_the_near_one() -> None:
         parse(ServeConfig, {"models": [{"name": "m", "engine": engine}]})
 
 
+def test_a_worker_extension_would_replace_the_one_that_adapters_need() -> None:
+    extra = {"extra_args": {"worker_extension_cls": "mine.Worker"}}
+    parse(ServeConfig, {"models": [{"name": "m", "engine": {"kind": "vllm", **extra}}]})
+    engine = {"kind": "vllm", "lora": {"max_loras": 1}, **extra}
+    with pytest.raises(ConfigError, match="worker_extension_cls"):
+        parse(ServeConfig, {"models": [{"name": "m", "engine": engine}]})
+
+
 def test_the_weights_are_the_source_or_the_name() -> None:
     engine = EmbeddingConfig()
     assert ModelConfig(name="a", engine=engine).weights == "a"

@@ -18,6 +18,7 @@ from serving.engines.fake.app import FakeApp
 from serving.engines.fake.pace import Pacer, Turn
 from serving.engines.fake.requests import Answer, ApiError, Ask
 from serving.errors import AdapterRefused, EngineStalled
+from serving.usage import METER, TokenUsage
 
 __all__ = ["HANG_ENV", "FakeEngine"]
 
@@ -137,6 +138,7 @@ class FakeEngine:
                 if turn.gone:
                     return False
                 self._generation_tokens += choices
+                turn.tokens += choices
                 if emit is not None:
                     await emit(step == 0, token, step == last)
                 due += interval
@@ -148,6 +150,9 @@ class FakeEngine:
         self._turns.add(turn)
         self._held_tokens += held
         self._prompt_tokens += answer.prompt_tokens
+        meter = METER.get()
+        if meter is not None:
+            meter.track(lambda: TokenUsage(answer.prompt_tokens, 0, turn.tokens))
         try:
             yield
         finally:

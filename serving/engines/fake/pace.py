@@ -17,10 +17,11 @@ HANG_POLL_S = 0.02
 class Turn:
     """One request's wait for its next token; `leave` ends it from outside."""
 
-    __slots__ = ("gone", "waiter")
+    __slots__ = ("gone", "tokens", "waiter")
 
     def __init__(self) -> None:
         self.gone = False
+        self.tokens = 0
         self.waiter: asyncio.Future[None] | None = None
 
     def leave(self) -> None:

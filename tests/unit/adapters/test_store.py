@@ -4,19 +4,18 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from serving.adapters import AdapterStore, AdapterVersion
-from serving.config import EmbeddingConfig, FakeConfig, LoraConfig, ModelConfig, VllmConfig
+from serving.adapters import AdapterStore
+from serving.config import ModelConfig, VllmConfig
 from serving.errors import AdapterNotFound, AdapterRefused, CorralError
-from serving.home import Home
-from tests.adapter_files import CONFIG, WEIGHTS, age, write_adapter, write_base
+from tests.adapter_files import WEIGHTS, age, write_adapter
+from tests.unit.adapters.site import Site, row
 
 opened: list[str] | None = None
 
@@ -38,44 +37,6 @@ def files_read() -> Iterator[list[str]]:
         yield opened
     finally:
         opened = None
-
-
-@dataclass
-class Site:
-    """A home directory with adapters for the models `tiny` and `other`."""
-
-    root: Path
-    adapters: dict[str, str] = field(default_factory=dict)
-    max_rank: int = 8
-
-    @property
-    def home(self) -> Home:
-        return Home(self.root)
-
-    def store(self) -> AdapterStore:
-        """A store with nothing remembered, as another process has."""
-        lora = LoraConfig(max_loras=2, max_rank=self.max_rank)
-        models = [
-            ModelConfig(name="tiny", engine=VllmConfig(lora=lora), adapters=self.adapters),
-            ModelConfig(name="other", source="org/other", engine=FakeConfig()),
-            ModelConfig(name="plain", engine=VllmConfig()),
-            ModelConfig(name="vectors", engine=EmbeddingConfig()),
-        ]
-        weights = {"tiny": write_base(self.root / "weights")}
-        return AdapterStore(self.home, models, weights=weights, aliases={"tiny": ["org/tiny"]})
-
-    def add(self, name: str, version: str, **options: Any) -> Path:
-        return write_adapter(self.home.adapters / name / version, **options)
-
-
-@pytest.fixture
-def site(tmp_path: Path) -> Site:
-    return Site(tmp_path)
-
-
-def row(store: AdapterStore, version: str, name: str = "pirate") -> AdapterVersion:
-    [found] = [v for v in store.list() if (v.name, v.version) == (name, version)]
-    return found
 
 
 def test_the_bare_name_means_the_highest_version(site: Site) -> None:
@@ -225,113 +186,6 @@ def test_a_copy_in_progress_is_refused_until_it_is_whole(site: Site) -> None:
         store.resolve("tiny", "pirate")
     (path / WEIGHTS).write_bytes(whole)
     assert store.resolve("tiny", "pirate").engine_name == "tiny:pirate@1"
-
-
-def overwrite(path: Path) -> None:
-    write_adapter(path.with_name("3"), seed=7)
-    (path / WEIGHTS).write_bytes((path.with_name("3") / WEIGHTS).read_bytes())
-    shutil.rmtree(path.with_name("3"))
-
-
-def replace(path: Path) -> None:
-    shutil.rmtree(path)
-    write_adapter(path, seed=7)
-
-
-@pytest.mark.parametrize("change", [overwrite, replace])
-def test_a_name_that_was_served_never_stands_for_other_bytes(
-    site: Site, change: Callable[[Path], None]
-) -> None:
-    path = site.add("pirate", "1")
-    age(site.home.adapters)
-    store = site.store()
-    store.resolve("tiny", "pirate")
-    change(path)
-    for _ in range(2):
-        with pytest.raises(AdapterRefused, match="changed after it was served"):
-            store.resolve("tiny", "pirate", "1")
-    site.add("pirate", "2", seed=7)
-    assert store.resolve("tiny", "pirate").engine_name == "tiny:pirate@2"
-
-
-def test_a_file_added_beside_a_served_version_is_checked(site: Site) -> None:
-    path = site.add("pirate", "1")
-    age(site.home.adapters)
-    store = site.store()
-    store.resolve("tiny", "pirate")
-    (path / "README.md").touch()
-    assert store.resolve("tiny", "pirate").engine_name == "tiny:pirate@1"
-    (path / "adapter_model.bin").touch()
-    with pytest.raises(AdapterRefused, match="pickle"):
-        store.resolve("tiny", "pirate")
-
-
-def test_a_version_not_yet_served_may_be_replaced(site: Site) -> None:
-    path = site.add("pirate", "1")
-    age(site.home.adapters)
-    store = site.store()
-    assert row(store, "1").error is None
-    replace(path)
-    assert store.resolve("tiny", "pirate").engine_name == "tiny:pirate@1"
-
-
-def test_a_configured_directory_is_a_version_named_by_its_bytes(site: Site, tmp_path: Path) -> None:
-    path = write_adapter(tmp_path / "mine", seed=1)
-    site.adapters = {"own": str(path)}
-    store = site.store()
-    first = store.resolve("tiny", "own")
-    assert first.path == path
-    assert first == site.store().resolve("tiny", "own")
-    overwrite(path)
-    second = store.resolve("tiny", "own")
-    assert second.engine_name != first.engine_name
-    version = second.engine_name.partition("@")[2]
-    assert store.resolve("tiny", "own", version) == second
-    with pytest.raises(AdapterNotFound):
-        store.resolve("tiny", "own", first.engine_name.partition("@")[2])
-    assert row(store, version, "own").live
-
-
-def test_a_configured_directory_goes_before_the_folder_until_another_is_pinned(
-    site: Site, tmp_path: Path
-) -> None:
-    site.adapters = {"pirate": str(write_adapter(tmp_path / "mine", seed=1))}
-    site.add("pirate", "1")
-    store = site.store()
-    assert store.resolve("tiny", "pirate").path == tmp_path / "mine"
-    store.set_live("pirate", "1")
-    assert store.resolve("tiny", "pirate").engine_name == "tiny:pirate@1"
-
-
-def test_a_configured_directory_can_be_disabled_without_a_folder(
-    site: Site, tmp_path: Path
-) -> None:
-    site.adapters = {"own": str(write_adapter(tmp_path / "mine"))}
-    store = site.store()
-    store.disable("own")
-    with pytest.raises(AdapterNotFound, match="disabled"):
-        site.store().resolve("tiny", "own")
-
-
-def test_a_configured_directory_may_hold_links_as_the_hub_cache_does(
-    site: Site, tmp_path: Path
-) -> None:
-    blobs = write_adapter(tmp_path / "blobs")
-    (tmp_path / "snapshot").mkdir()
-    for name in (CONFIG, WEIGHTS):
-        (tmp_path / "snapshot" / name).symlink_to(blobs / name)
-    site.adapters = {"own": str(tmp_path / "snapshot")}
-    assert site.store().resolve("tiny", "own").path == tmp_path / "snapshot"
-
-
-def test_a_configured_directory_that_is_missing_is_refused_by_name(
-    site: Site, tmp_path: Path
-) -> None:
-    site.adapters = {"own": str(tmp_path / "missing")}
-    store = site.store()
-    with pytest.raises(AdapterRefused, match="missing does not exist"):
-        store.resolve("tiny", "own")
-    assert row(store, "refused", "own").base == "tiny"
 
 
 def test_an_adapter_belongs_to_the_model_it_names(site: Site) -> None:

@@ -125,3 +125,10 @@ def test_a_side_that_cannot_start_says_why(tmp_path: Path) -> None:
     broken = SideConfig(name="broken", command=("{python}", "-c", "raise SystemExit('no luck')"))
     with pytest.raises(SideError, match="no luck"), start_sides([broken], tmp_path):
         pytest.fail("a side that ended cannot be ready")
+
+
+def test_json_in_a_command_is_left_as_it_is(tmp_path: Path) -> None:
+    says = ("{python}", "-c", "import sys; raise SystemExit(sys.argv[1])", '{"top_p": 0.9}')
+    echo = SideConfig(name="echo", command=says)
+    with pytest.raises(SideError, match=r'\{"top_p": 0.9\}'), start_sides([echo], tmp_path):
+        pytest.fail("a side that ended cannot be ready")

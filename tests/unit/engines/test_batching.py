@@ -69,6 +69,13 @@ async def queued(batcher: Batcher[int, int], count: int) -> None:
             await asyncio.sleep(0.001)
 
 
+async def at_rest(batcher: Batcher[int, int]) -> None:
+    """Return once the worker sleeps, which it does a moment after the last answer."""
+    async with asyncio.timeout(10):
+        while not batcher.idle:  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+
+
 async def test_results_come_back_in_the_order_of_the_request(make: Make, model: Model) -> None:
     model.gate.set()
     batcher = make(length=lambda item: item, pass_cost=2)
@@ -100,6 +107,7 @@ async def test_an_idle_batcher_waits_for_as_many_as_came_last(make: Make, model:
     await queued(batcher, 3)
     model.gate.set()
     await asyncio.gather(first, *others)
+    await at_rest(batcher)
     again = [spawn(batcher, [item]) for item in (4, 5)]
     await queued(batcher, 2)
     assert await asyncio.gather(*again, batcher.submit([6])) == [[8], [10], [12]]

@@ -16,7 +16,7 @@ import pytest
 
 from serving.config import LoraConfig, VllmConfig
 from serving.engines.base import EngineSpec
-from serving.engines.vllm import command_line
+from serving.engines.vllm_options import command_line
 
 ENGINE = Path(__file__).parents[3] / "serving" / "engines" / "vllm.py"
 SPEC = find_spec("vllm")
