@@ -82,7 +82,7 @@ class Engines:
     def _start(self, name: str, limit_s: float) -> Iterator[Address]:
         config = self._configs[name]
         faults: list[str] = []
-        own = {MARK: self._mark, "VLLM_CACHE_ROOT": _escaped_text(str(self._out / "vllm-cache"))}
+        own = {MARK: self._mark, "VLLM_CACHE_ROOT": str(self._out / "vllm-cache")}
         for side in sides_of(name, config, self._model, self._out / "home"):
             bounded = side.model_copy(
                 update={
@@ -145,7 +145,7 @@ def sides_of(name: str, config: EngineConfig, model: Model, home: Path) -> list[
         case "vllm":
             command = _vllm(config, model)
             env = LOGGING | _cpu_cache(config) | config.env
-            return [SideConfig(name=name, command=command, env=_braced(env), **common)]
+            return [SideConfig(name=name, command=command, env=env, **common)]
         case "command":
             return [SideConfig(name=name, command=config.command, env=config.env, **common)]
 
@@ -153,18 +153,16 @@ def sides_of(name: str, config: EngineConfig, model: Model, home: Path) -> list[
 def _corral(
     name: str, config: EngineConfig, model: Model, home: Path, common: dict[str, Any]
 ) -> list[SideConfig]:
-    overrides: dict[str, Any] = {"gateway.port": "{port}"}
+    overrides: dict[str, Any] = {}
     if not config.own_model:
         overrides |= {"models.0.name": model.name, "models.0.source": model.path}
     overrides |= {f"models.0.engine.{key}": value for key, value in _flat(config.engine)}
     overrides |= config.options
     sets = [
-        word
-        for key, value in overrides.items()
-        for word in ("--set", f"{key}={value if value == '{port}' else _escape(value)}")
+        word for key, value in overrides.items() for word in ("--set", f"{key}={json.dumps(value)}")
     ]
-    options = ["--config", str(_serve_file(config)), *sets]
-    env = _braced(LOGGING | {"CORRAL_HOME": str(home.absolute())} | config.env)
+    options = ["--config", str(_serve_file(config)), "--set", "gateway.port={port}", *sets]
+    env = LOGGING | {"CORRAL_HOME": str(home.absolute())} | config.env
     stack = ("{python}", "-m", "serving.cli", "serve", *options)
     alone = ("{python}", "-m", "serving.local_stack", *options)
     common = common | {"env": env, "ready": "/ready"}
@@ -178,8 +176,7 @@ def _vllm(config: EngineConfig, model: Model) -> tuple[str, ...]:
     engine = _merged(_first_model(config)["engine"], config.engine)
     flags = [f"--model={model.path}", f"--served-model-name={model.name}", *vllm_flags(engine)]
     server = ("{python}", "-m", "vllm.entrypoints.openai.api_server", "--host=127.0.0.1")
-    words = [*flags, *config.flags]
-    return (*server, "--port={port}", *(_escaped_text(word) for word in words))
+    return (*server, "--port={port}", *flags, *config.flags)
 
 
 def _cpu_cache(config: EngineConfig) -> dict[str, str]:
@@ -211,19 +208,6 @@ def _flat(overrides: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str,
             yield from _flat(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
-
-
-def _escape(value: Any) -> str:
-    """As YAML on one line, safe from the filling in of `{port}` and the like."""
-    return _escaped_text(json.dumps(value))
-
-
-def _escaped_text(text: str) -> str:
-    return text.replace("{", "{{").replace("}", "}}")
-
-
-def _braced(env: Mapping[str, str]) -> dict[str, str]:
-    return {name: _escaped_text(value) for name, value in env.items()}
 
 
 def link_models(home: Path) -> None:

@@ -20,6 +20,7 @@ from configs import ConfigError, StrictModel
 __all__ = ["ModelConfig", "prepare"]
 
 BYTES = 256
+SPECIAL = ("<|python_tag|>", "<|begin_of_text|>", "<|end_of_text|>")
 
 
 class ModelConfig(StrictModel):
@@ -57,21 +58,24 @@ def write_architecture(path: Path, architecture: Mapping[str, Any]) -> None:
 
 
 def _write_tokenizer(path: Path, vocab: int) -> None:
-    """One token a byte, then filler up to `vocab`, of which the last two begin and end a text."""
+    """One token a byte, then filler up to `vocab`, of which the last two begin and end a text.
+
+    Special tokens have Llama 3's names: vLLM's parser of its tool calls looks for one.
+    """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    words = [*letters, *(f"<filler-{index}>" for index in range(vocab - BYTES - 2))]
-    words += ["<begin>", "<end>"]
+    words = [*letters, *(f"<filler-{index}>" for index in range(vocab - BYTES - len(SPECIAL)))]
+    words += SPECIAL
     tokenizer = Tokenizer(models.BPE({word: index for index, word in enumerate(words)}, []))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens(["<begin>", "<end>"])
+    tokenizer.add_special_tokens(list(SPECIAL))
     tokenizer.save(str(path / "tokenizer.json"))
     settings = {
         "tokenizer_class": "PreTrainedTokenizerFast",
-        "bos_token": "<begin>",
-        "eos_token": "<end>",
+        "bos_token": SPECIAL[-2],
+        "eos_token": SPECIAL[-1],
         "chat_template": "{% for message in messages %}{{ message['content'] }}{% endfor %}",
     }
     (path / "tokenizer_config.json").write_text(json.dumps(settings, indent=1) + "\n")
