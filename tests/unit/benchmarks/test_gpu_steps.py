@@ -1,74 +1,84 @@
-"""Steps that need no card, in their own process, against the fake engine; and what they choose."""
+"""Steps that need no card, against the fake engine; and what they choose."""
 
 from __future__ import annotations
 
-import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from benchmarks.gpu.config import GpuConfig
-from benchmarks.gpu.context import Missing
-from benchmarks.gpu.runner import Runner
-from benchmarks.gpu.steps.cold_start import parse as parse_phases
+from benchmarks.gpu.context import Address, Context, Missing, Model, StepFailed
+from benchmarks.gpu.limits import Card
+from benchmarks.gpu.results import write_result
+from benchmarks.gpu.steps import cold_start, prefix_cache, serving, tuning
+from benchmarks.gpu.steps.levels import Level
 from benchmarks.gpu.steps.tuning import choose
-from configs import parse
+from benchmarks.sides import SideConfig, running
 
-FAKE = ["{python}", "-m", "serving.engines.fake", "--port", "{port}", "--interval", "0.002"]
-LEVEL = {"streams": 2, "warmup_s": 0.1, "window_s": 0.3}
+FAKE = ("{python}", "-m", "serving.engines.fake", "--port", "{port}", "--interval", "0.002")
+LEVEL = Level(streams=2, warmup_s=0.1, window_s=0.3, rounds=2)
 ARCHITECTURE = {"hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 1,
                 "num_attention_heads": 2, "vocab_size": 600}  # fmt: skip
 
 
-def measured(out: Path, *steps: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    engine = {"kind": "command", "command": FAKE, "model": "fake", "expect_s": 1}
-    named = [{"expect_s": 1, "engines": ["a", "b"], **step} for step in steps]
-    model = {"name": "fake", "architecture": ARCHITECTURE}
-    config = parse(
-        GpuConfig, {"model": model, "engines": {"a": engine, "b": engine}, "steps": named}
-    )
-    runner = Runner(config, out, 100.0, ["python"], lambda _: None)
-    found = {result["step"]: result for result in runner.run(config.steps)}
-    assert [result["cause"] for result in found.values() if result["status"] != "ok"] == []
-    return {name: result["result"] for name, result in found.items()}
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Address]:
+    side = SideConfig(name="fake", command=FAKE, model="fake")
+    with running(side, tmp_path_factory.mktemp("logs")) as started:
+        yield Address("a", "fake", started.url, "fake", "")
 
 
-def test_steps_measure_two_engines_side_by_side(tmp_path: Path) -> None:
-    run = {"kind": "serving", "input_tokens": 5, "output_tokens": 9}
-    levels = [LEVEL, LEVEL | {"streams": 3, "rounds": 2}]
-    variant = {"kind": "variant", "settings": {"x": 1}, "output_tokens": 9, "level": LEVEL}
-    found = measured(
-        tmp_path,
-        {"name": "serving", "run": run | {"levels": levels}},
-        {"name": "prefix", "run": {"kind": "prefix_cache", "lengths": [40], "requests": 2}},
-        {"name": "tuning", "run": variant, "engines": ["a"]},
-        {"name": "cold", "run": {"kind": "cold_start"}, "engines": []},
-        {"name": "best", "run": {"kind": "best"}, "engines": []},
-    )
-    two, three = found["serving"]["levels"]
-    assert [row["engine"] for row in two["rows"]] == ["a", "b"]
-    assert three["ratio"]["low"] <= three["ratio"]["value"] <= three["ratio"]["high"]
-    for row in (*two["rows"], *three["rows"]):
+def context(out: Path, *engines: Address, **more: Any) -> Context:
+    model = Model("fake", "", ARCHITECTURE, 300, 500)
+    return Context(out, model, Card(1e9, 1e9, measured=False), engines, **more)
+
+
+def test_two_engines_are_measured_side_by_side(tmp_path: Path, engine: Address) -> None:
+    config = serving.ServingConfig(input_tokens=5, output_tokens=9, levels=(LEVEL,))
+    other = Address("b", "fake", engine.url, "fake", "")
+    saved: list[dict[str, Any]] = []
+    found = serving.run(config, context(tmp_path, engine, other, save=saved.append))
+    (level,) = found["levels"]
+    assert saved[-1] == found
+    assert [row["engine"] for row in level["rows"]] == ["a", "b"]
+    assert level["ratio"]["low"] <= level["ratio"]["value"] <= level["ratio"]["high"]
+    assert not level["limit_measured"], "no step has measured the ceilings"
+    for row in level["rows"]:
         assert row["failed"] == 0
         assert row["tokens_per_chunk"] == 1.0
         assert row["ttft_ms"]["samples"] > 0
-        assert 1 < row["tpot_ms"]["median"] < 200
-        assert row["of_limit"] == pytest.approx(
-            row["output_throughput"] / (two if row in two["rows"] else three)["limit_tokens_s"]
-        )
-    assert not two["limit_measured"], "no step has measured the ceilings"
-    assert [row["engine"] for row in found["prefix"]["rows"]] == ["a", "b"]
-    assert [row["engine"] for row in found["cold"]["rows"]] == ["a", "b"]
-    assert found["best"]["best"] == "tuning"
-    assert "x: 1" in (tmp_path / "best.yaml").read_text()
+        assert row["tpot_ms"]["median"] > 1, "the engine pauses 2 ms a token"
+        assert row["of_limit"] == row["output_throughput"] / level["limit_tokens_s"]
+    again = serving.run(config, context(tmp_path, partial=found))
+    assert again == found, "levels that an interrupted run had measured are not measured again"
 
 
-def test_requests_that_fail_make_the_step_fail(tmp_path: Path) -> None:
-    run = {"kind": "serving", "levels": [LEVEL], "input_tokens": 5000, "output_tokens": 5}
-    with pytest.raises(AssertionError, match="maximum cont"):
-        measured(tmp_path, {"name": "serving", "run": run, "engines": ["a"]})
-    assert json.loads((tmp_path / "gpu-serving.json").read_text())["status"] == "failed"
+def test_requests_that_fail_make_the_step_fail(tmp_path: Path, engine: Address) -> None:
+    config = serving.ServingConfig(input_tokens=5000, output_tokens=5, levels=(LEVEL,))
+    with pytest.raises(StepFailed, match=r"requests failed: HTTP 400.*maximum context length"):
+        serving.run(config, context(tmp_path, engine))
+
+
+def test_prompts_with_and_without_a_shared_beginning_are_timed(
+    tmp_path: Path, engine: Address
+) -> None:
+    config = prefix_cache.PrefixConfig(lengths=(40, 60), own_tokens=8, requests=2)
+    rows = prefix_cache.run(config, context(tmp_path, engine))["rows"]
+    assert [row["input_tokens"] for row in rows] == [40, 60]
+    assert all(row["hit_ttft_ms"]["median"] > 0 for row in rows)
+
+
+def test_the_best_variant_becomes_a_part_of_a_serve_file(tmp_path: Path) -> None:
+    for name, rate, exact in (("fast", 30, False), ("exact", 20, True)):
+        result = variant(rate, 5) | {"settings": {"max_num_seqs": rate}, "exact": exact}
+        result["row"]["max_concurrency"] = 256
+        write_result(tmp_path, {"step": name, "kind": "variant", "status": "ok", "result": result})
+    found = tuning.run_best(tuning.BestConfig(), context(tmp_path))
+    assert (found["best"], found["best_exact"]) == ("fast", "exact")
+    text = (tmp_path / "best.yaml").read_text()
+    assert "engine:\n  max_num_seqs: 20\n" in text
+    assert "fast {'max_num_seqs': 30}" in text
 
 
 def variant(tokens_s: float, tpot_ms: float | None) -> dict[str, Any]:
@@ -96,7 +106,7 @@ def test_the_start_of_an_engine_is_read_from_its_lines() -> None:
         (45.0, "INFO [gpu_model_runner.py] Graph capturing finished in 11 secs, took 0.6 GiB"),
         (46.0, "INFO: Application startup complete."),
     ]
-    assert parse_phases(lines) == {
+    assert cold_start.parse(lines) == {
         "engine process": 2.0,
         "weights": 9.8,
         "compilation": 30.0,
