@@ -65,6 +65,8 @@ class EngineConfig(StrictModel):
     """What requests call the model; by default the measured one's name."""
     own_model: bool = False
     """Serve the file's own model instead of the measured one."""
+    encoder: int | None = None
+    """Index of a model in the file that is served as a random MiniLM, written on the spot."""
     expect_s: float = Field(60.0, gt=0)
     """What its start usually takes."""
     start_timeout_s: float = Field(300.0, gt=0)

@@ -16,6 +16,8 @@ from benchmarks.engine_overhead.config import vllm_flags
 from benchmarks.gpu.child import MARK
 from benchmarks.gpu.config import EngineConfig
 from benchmarks.gpu.context import Address, Model, StepFailed
+from benchmarks.gpu.encoder import write_encoder
+from benchmarks.gpu.steps import embeddings
 from benchmarks.gpu.steps.http import first_token_s, post
 from benchmarks.phases import Phases
 from benchmarks.report import write
@@ -81,6 +83,8 @@ class Engines:
     @contextmanager
     def _start(self, name: str, limit_s: float) -> Iterator[Address]:
         config = self._configs[name]
+        if config.encoder is not None:
+            write_encoder(_encoder_path(self._out / "home"), embeddings.WORDS)
         faults: list[str] = []
         own = {MARK: self._mark, "VLLM_CACHE_ROOT": str(self._out / "vllm-cache")}
         for side in sides_of(name, config, self._model, self._out / "home"):
@@ -157,6 +161,8 @@ def _corral(
     if not config.own_model:
         overrides |= {"models.0.name": model.name, "models.0.source": model.path}
     overrides |= {f"models.0.engine.{key}": value for key, value in _flat(config.engine)}
+    if config.encoder is not None:
+        overrides[f"models.{config.encoder}.source"] = str(_encoder_path(home))
     overrides |= config.options
     sets = [
         word for key, value in overrides.items() for word in ("--set", f"{key}={json.dumps(value)}")
@@ -208,6 +214,10 @@ def _flat(overrides: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str,
             yield from _flat(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
+
+
+def _encoder_path(home: Path) -> Path:
+    return home.absolute().parent / "models" / "random-minilm"
 
 
 def link_models(home: Path) -> None:

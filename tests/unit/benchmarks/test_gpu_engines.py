@@ -11,9 +11,11 @@ from tokenizers import Tokenizer
 
 from benchmarks.gpu.config import GpuConfig
 from benchmarks.gpu.context import Model
+from benchmarks.gpu.encoder import write_encoder
 from benchmarks.gpu.engines import sides_of
 from benchmarks.gpu.model import ModelConfig, prepare
 from benchmarks.gpu.peft_files import write_adapters
+from benchmarks.gpu.steps.embeddings import WORDS
 from configs import ConfigError, load, parse
 from serving.adapters.base_model import BaseModel
 from serving.adapters.checks import Limits, check
@@ -82,6 +84,16 @@ def test_a_written_model_is_one_that_corral_serves(tmp_path: Path) -> None:
     assert tokenizer.get_vocab_size() == SMALL["vocab_size"]
     assert tokenizer.decode(tokenizer.encode("Hällo").ids) == "Hällo"
     assert 0 < model.first_id < model.last_id < SMALL["vocab_size"] - 2
+
+
+def test_a_written_encoder_is_one_that_corral_serves(tmp_path: Path) -> None:
+    path = tmp_path / "models" / "random-minilm"
+    write_encoder(path, WORDS)
+    assert resolve(str(path), Home(tmp_path / "home")).kind == "local"
+    tokenizer = Tokenizer.from_file(str(path / "tokenizer.json"))
+    assert len(tokenizer.encode(" ".join(WORDS)).ids) == len(WORDS) + 2, "a token a word"
+    sides = sides_of("embedder", CONFIG.engines["embedder"], written(tmp_path), tmp_path / "home")
+    assert f"models.0.source={json.dumps(str(path))}" in sides[0].command
 
 
 def test_a_model_that_is_not_there_is_named(tmp_path: Path) -> None:
