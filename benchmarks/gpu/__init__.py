@@ -4,7 +4,7 @@ On a machine without a way out, from the bundle's folder:
 
     sh install.sh
     python -m benchmarks.gpu --out gpu-results --budget 20m
-    cp gpu-results/gpu-*.json gpu-results/*.png benchmarks/results/
+    cp gpu-results/gpu-*.* benchmarks/results/
     python -m benchmarks.gpu.page benchmarks/results
 
 A step is a child process with a limit of its own; what it found is on disk as soon as it

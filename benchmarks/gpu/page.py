@@ -19,7 +19,10 @@ from configs import load
 
 __all__ = ["render"]
 
-COMMAND = "python -m benchmarks.gpu --out benchmarks/results --budget 20m"
+COMMAND = (
+    "python -m benchmarks.gpu --out gpu-results --budget 20m && "
+    "cp gpu-results/gpu-*.* benchmarks/results/"
+)
 
 
 def render(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from benchmarks.gpu.plan import clock, decide, need_s, remaining_s, step_key
 from benchmarks.gpu.results import read_all, read_result, write_result
 from benchmarks.report import environment
 from benchmarks.sides import SideError
+from configs import ConfigError
 
 __all__ = ["Runner"]
 
@@ -60,6 +63,10 @@ class Runner:
 
     def run(self, steps: Sequence[StepConfig]) -> list[Result]:
         """Run `steps`; their results in order, kept ones included. Raises ConfigError."""
+        with only_one(self._out):
+            return self._run(steps)
+
+    def _run(self, steps: Sequence[StepConfig]) -> list[Result]:
         for folder in ("logs", "engines", "work"):
             (self._out / folder).mkdir(parents=True, exist_ok=True)
         if leftovers := end_marked(self._mark):
@@ -195,6 +202,18 @@ class Runner:
         }
         write_result(self._out, whole)
         return whole
+
+
+@contextmanager
+def only_one(out: Path) -> Iterator[None]:
+    """Hold the folder for this process. Raises ConfigError when another one measures there."""
+    out.mkdir(parents=True, exist_ok=True)
+    with (out / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as exc:
+            raise ConfigError(f"another measurement runs in {out}: await it, or --out DIR") from exc
+        yield
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -17,8 +17,8 @@ import pytest
 
 from benchmarks.gpu.config import GpuConfig
 from benchmarks.gpu.results import read_result
-from benchmarks.gpu.runner import Runner
-from configs import parse
+from benchmarks.gpu.runner import Runner, only_one
+from configs import ConfigError, parse
 
 ROOT = Path(__file__).parents[3]
 PROGRAM = (sys.executable, str(Path(__file__).with_name("gpu_program.py")))
@@ -128,6 +128,13 @@ def test_engines_are_shared_by_neighbours_and_ended_before_others(tmp_path: Path
     port = int(urls.pop().rpartition(":")[2])
     with socket.socket() as probe:
         assert probe.connect_ex(("127.0.0.1", port)), "nothing listens there any more"
+
+
+def test_two_measurements_do_not_share_a_folder(tmp_path: Path) -> None:
+    config = settings(step("a", "work"))
+    with only_one(tmp_path), pytest.raises(ConfigError, match="another measurement runs in"):
+        run(tmp_path, config)
+    assert run(tmp_path, config)["a"]["status"] == "ok"
 
 
 @pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGKILL])
