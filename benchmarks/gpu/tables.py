@@ -78,10 +78,17 @@ def _serving_row(lengths: str, level: dict[str, Any], row: dict[str, Any]) -> Ro
         row["side"],
         f"{row['output_throughput']:,.0f}{near}",
         f"{row['of_limit']:.0%}{flag}",
-        f"{ratio['value']:.1%}" if first else "",
+        _interval(ratio) if ratio is not None and first else "",
         *(_ms(row["ttft_ms"], point) for point in ("median", "p90", "p99")),
         *(_ms(row["tpot_ms"], point) for point in ("median", "p90", "p99")),
     ]
+
+
+def _interval(ratio: Mapping[str, float]) -> str:
+    """The value, and its interval where more than one round was measured."""
+    value = f"{ratio['value']:.1%}"
+    same = ratio["low"] == ratio["high"]
+    return value if same else f"{value} [{ratio['low']:.1%}, {ratio['high']:.1%}]"
 
 
 def _adapters(results: Results) -> str:
