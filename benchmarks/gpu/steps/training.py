@@ -7,7 +7,6 @@ sequences without padding, SDPA attention, adapters in the weights' type, AdamW.
 from __future__ import annotations
 
 import gc
-import importlib
 import resource
 import time
 from statistics import median
@@ -113,8 +112,8 @@ def _model(config: TrainingConfig, context: Context, device: str) -> Any:
 def _to_nf4(model: Any, device: str) -> None:
     """Replace the blocks' linear layers by NF4 ones, one at a time."""
     import torch
+    from bitsandbytes.nn import Linear4bit, Params4bit
 
-    modules: Any = importlib.import_module("bitsandbytes.nn")  # it exports nothing by name
     found = [
         (parent, name, child)
         for parent in model.modules()
@@ -123,7 +122,7 @@ def _to_nf4(model: Any, device: str) -> None:
     ]
     for parent, name, linear in found:
         # `meta`: the weight is set right below.
-        layer = modules.Linear4bit(
+        layer = Linear4bit(
             linear.in_features,
             linear.out_features,
             bias=False,
@@ -132,7 +131,7 @@ def _to_nf4(model: Any, device: str) -> None:
             quant_type="nf4",
             device="meta",
         )
-        layer.weight = modules.Params4bit(
+        layer.weight = Params4bit(
             linear.weight.data, requires_grad=False, compress_statistics=True, quant_type="nf4"
         )
         setattr(parent, name, layer.to(device))
