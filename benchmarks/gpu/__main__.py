@@ -2,7 +2,7 @@
 
     python -m benchmarks.gpu --out gpu-results --budget 20m
     python -m benchmarks.gpu --out gpu-results --steps ceilings,serving
-    python -m benchmarks.gpu --out /tmp/rehearsal --rehearse
+    python -m benchmarks.gpu --out rehearsal --rehearse
 
 Every step writes DIR/gpu-<step>.json when it ends; the same command again runs what is
 missing. Exit status 0 when every step is ok or lacks something that it names, 1 when one
