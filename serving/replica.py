@@ -27,6 +27,9 @@ from serving.leases import LeaseBook, TicketDoor
 from serving.loopback import confine
 from serving.progress import Progress
 
+IDLE_PROBE_S = 8.0
+"""Time between two probes by Serve of an engine that nobody uses: each wakes it up, and vLLM's
+worker spins for a second after it has worked."""
 FATAL_STALLS = 3
 """Failed health checks in a row after which Serve replaces a replica."""
 
@@ -136,6 +139,9 @@ class Replica:
         With the third the engine is ended here: requests that hang on it fail now and go to
         another replica, and its processes do not outlive this one, even if they are stopped.
         """
+        unused = not self._book.running and self._stalls == 0
+        if unused and time.monotonic() - self._probed_at < IDLE_PROBE_S:
+            return
         try:
             await self.probe(self._config.replicas.health_timeout_s * 0.8)
         except EngineStalled:

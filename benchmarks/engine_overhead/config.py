@@ -52,15 +52,22 @@ def sides(config: OverheadConfig) -> list[SideConfig]:
         SideConfig(
             name="vllm",
             command=(*server, "--port={port}", *flags),
-            env={
-                "VLLM_CPU_KVCACHE_SPACE": str(engine.get("cpu_kv_cache_gib", 1)),
-                "VLLM_LOGGING_LEVEL": "WARNING",
-                "VLLM_NO_USAGE_STATS": "1",
-            },
+            env=_environment(engine),
             **common,
         ),
         SideConfig(name="corral", command=tuple(serve), ready="/ready", **common),
     ]
+
+
+def _environment(engine: dict[str, Any]) -> dict[str, str]:
+    """What corral tells vLLM by the environment, for vLLM's own server."""
+    uni = (engine.get("extra_args") or {}).get("distributed_executor_backend") == "uni"
+    return {
+        "VLLM_CPU_KVCACHE_SPACE": str(engine.get("cpu_kv_cache_gib", 1)),
+        "VLLM_LOGGING_LEVEL": "WARNING",
+        "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0" if uni else "1",
+    }
 
 
 def vllm_flags(engine: dict[str, Any]) -> list[str]:

@@ -35,6 +35,7 @@ def command_line(spec: EngineSpec, config: VllmConfig) -> list[str]:
         "chat-template": config.chat_template,
         "runner": "pooling" if config.task == "pooling" else None,
         "disable-fastapi-docs": True,
+        "enable-prompt-tokens-details": True,
     }
     if config.lora.enabled:
         options |= {
@@ -76,4 +77,7 @@ def environment(config: VllmConfig) -> dict[str, str]:
     }
     if config.omp_threads is not None:
         settings["OMP_NUM_THREADS"] = str(config.omp_threads)
+    if config.extra_args.get("distributed_executor_backend") == "uni":
+        # On a CPU vLLM grants `uni` only so; the engine keeps its own process all the same.
+        settings["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
     return settings
