@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 import configs
-from benchmarks.engine_overhead.config import vllm_flags
+from benchmarks.engine_overhead.config import vllm_environment, vllm_flags
 from benchmarks.gpu.child import MARK
 from benchmarks.gpu.config import EngineConfig
 from benchmarks.gpu.context import Address, Model, StepFailed
@@ -148,7 +148,8 @@ def sides_of(name: str, config: EngineConfig, model: Model, home: Path) -> list[
             return _corral(name, config, model, home, common)
         case "vllm":
             command = _vllm(config, model)
-            env = LOGGING | _cpu_cache(config) | config.env
+            engine = _merged(_first_model(config)["engine"], config.engine)
+            env = vllm_environment(engine) | LOGGING | config.env
             return [SideConfig(name=name, command=command, env=env, **common)]
         case "command":
             return [SideConfig(name=name, command=config.command, env=config.env, **common)]
@@ -183,11 +184,6 @@ def _vllm(config: EngineConfig, model: Model) -> tuple[str, ...]:
     flags = [f"--model={model.path}", f"--served-model-name={model.name}", *vllm_flags(engine)]
     server = ("{python}", "-m", "vllm.entrypoints.openai.api_server", "--host=127.0.0.1")
     return (*server, "--port={port}", *flags, *config.flags)
-
-
-def _cpu_cache(config: EngineConfig) -> dict[str, str]:
-    engine = _merged(_first_model(config)["engine"], config.engine)
-    return {"VLLM_CPU_KVCACHE_SPACE": str(engine.get("cpu_kv_cache_gib", 1))}
 
 
 def _serve_file(config: EngineConfig) -> Path:
