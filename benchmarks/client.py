@@ -18,8 +18,9 @@ import re
 import sys
 import time
 from array import array
-from collections.abc import Callable
-from typing import cast
+from collections.abc import Callable, Iterator, Mapping
+from itertools import chain, repeat
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 import httptools
@@ -30,10 +31,14 @@ from benchmarks.statistics import summarize
 
 __all__ = ["run_load"]
 
-TOKEN = b'"delta":{"content":'
+CHAT_TOKEN = b'"delta":{"content":'
 """In every token event of a chat stream, and in no other."""
+COMPLETION_TOKEN = b'"text":'
+"""The same of a completions stream."""
 USAGE = re.compile(rb'"completion_tokens":\s*(\d+)')
 MAX_ERRORS = 5
+MIN_PART = 16
+"""Chunks from which on a part of an answer says something about its pace."""
 RETRY_S = 0.1
 
 now = time.perf_counter
@@ -53,6 +58,9 @@ class Tally:
         self.errors: list[str] = []
         self.ttfts: list[float] = []
         self.gaps = array("d")
+        self.paces = array("d")
+        self.ended_chunks = 0
+        self.ended_tokens = 0
 
     def fault(self, text: str) -> None:
         self.failed += 1
@@ -60,11 +68,28 @@ class Tally:
             self.errors.append(text)
 
 
-class Stream(asyncio.Protocol):
-    """One connection that sends the same request again and again until `finish`."""
+class Part:
+    """The part of an answer that came while the measurement ran."""
 
-    def __init__(self, request: bytes, tally: Tally) -> None:
-        self._request = request
+    __slots__ = ("chunks", "first", "first_chunks", "last")
+
+    def __init__(self) -> None:
+        self.first = self.last = 0.0
+        self.first_chunks = self.chunks = 0
+
+    def add(self, chunks: int, at: float) -> None:
+        if not self.chunks:
+            self.first, self.first_chunks = at, chunks
+        self.chunks += chunks
+        self.last = at
+
+
+class Stream(asyncio.Protocol):
+    """One connection that asks again as soon as it is answered, until `finish`."""
+
+    def __init__(self, next_request: Callable[[], bytes], token: bytes, tally: Tally) -> None:
+        self._next_request = next_request
+        self._token = token
         self._tally = tally
         self._again = True
         self._parser = httptools.HttpResponseParser(self)
@@ -72,6 +97,7 @@ class Stream(asyncio.Protocol):
         self._sent = 0.0
         self._last_read = 0.0
         self._chunks = 0
+        self._part = Part()
         self._rest = b""
         self._tail = b""
         self._answering = False
@@ -86,14 +112,22 @@ class Stream(asyncio.Protocol):
         """Ask no more; the running answer still ends."""
         self._again = False
 
+    def hang_up(self) -> None:
+        """End now. The running answer is no fault, and counts for what came in the measurement."""
+        self._again = self._answering = False
+        self._note_pace(MIN_PART)
+        self._end()
+
     def _ask(self) -> None:
         assert self._transport is not None
+        request = self._next_request()
         self._last_read = 0.0
         self._chunks = 0
+        self._part = Part()
         self._rest = self._tail = b""
         self._answering = True
         self._sent = now()
-        self._transport.write(self._request)
+        self._transport.write(request)
 
     def data_received(self, data: bytes) -> None:
         try:
@@ -109,7 +143,7 @@ class Stream(asyncio.Protocol):
         if not body.endswith(b"\n\n"):
             cut = body.rfind(b"\n\n") + 2 if b"\n\n" in body else 0
             body, self._rest = body[:cut], body[cut:]
-        found = body.count(TOKEN)
+        found = body.count(self._token)
         if not found:
             self._tail += body
             return
@@ -119,6 +153,7 @@ class Stream(asyncio.Protocol):
         if tally.open:
             tally.chunks += found
             tally.reads += 1
+            self._part.add(found, at)
             if self._last_read:
                 tally.gaps.append(at - self._last_read)
             else:
@@ -133,11 +168,15 @@ class Stream(asyncio.Protocol):
             tally.fault(f"HTTP {status}: {detail[:300]}")
             self._end()
             return
+        usage = USAGE.search(self._tail)
+        tokens = int(usage[1]) if usage else 0
+        tally.ended_chunks += self._chunks
+        tally.ended_tokens += tokens
         if tally.open:
             tally.completed += 1
             tally.completed_chunks += self._chunks
-            usage = USAGE.search(self._tail)
-            tally.tokens += int(usage[1]) if usage else 0
+            tally.tokens += tokens
+            self._note_pace(2)
         if self._again and self._parser.should_keep_alive():
             self._ask()
         else:
@@ -147,6 +186,11 @@ class Stream(asyncio.Protocol):
         if self._answering:
             self._tally.fault(f"the connection was lost in mid answer: {exc or 'closed'}")
         self._end()
+
+    def _note_pace(self, least: int) -> None:
+        part = self._part
+        if part.chunks >= max(least, part.first_chunks + 1):
+            self._tally.paces.append((part.last - part.first) / (part.chunks - part.first_chunks))
 
     def _end(self) -> None:
         self._answering = False
@@ -161,17 +205,17 @@ class Load:
 
     def __init__(self, spec: LoadSpec) -> None:
         self._spec = spec
-        self._request = encode_request(spec)
+        self._token = COMPLETION_TOKEN if spec.tokens else CHAT_TOKEN
         self.tally = Tally()
         self._running = True
         self._streams: set[Stream] = set()
         self._keepers = [asyncio.ensure_future(self._keep(i)) for i in range(spec.streams)]
 
     async def drain(self) -> None:
-        """Let the running answers end, for at most `timeout_s`."""
+        """Let the running answers end, for at most `timeout_s`; or hang up on them."""
         self._running = False
-        for stream in self._streams:
-            stream.finish()
+        for stream in list(self._streams):
+            stream.hang_up() if self._spec.hang_up else stream.finish()
         _, late = await asyncio.wait(self._keepers, timeout=self._spec.timeout_s)
         for keeper in late:
             self.tally.fault(f"an answer took longer than {self._spec.timeout_s:g} s to end")
@@ -179,10 +223,13 @@ class Load:
 
     async def _keep(self, index: int) -> None:
         await asyncio.sleep(self._spec.ramp_s * index / self._spec.streams)
+        requests = encode_requests(self._spec, index)
         while self._running:
             failed = self.tally.failed
             try:
-                stream = await connect(self._spec.url, lambda: Stream(self._request, self.tally))
+                stream = await connect(
+                    self._spec.url, lambda: Stream(requests.__next__, self._token, self.tally)
+                )
             except OSError as exc:
                 self.tally.fault(f"cannot connect to {self._spec.url}: {exc}")
             else:
@@ -203,9 +250,22 @@ async def connect(url: str, factory: Callable[[], Stream]) -> Stream:
     return stream
 
 
-def encode_request(spec: LoadSpec) -> bytes:
-    """The request of `spec` as it goes over the wire."""
-    body = spec.request_body
+def encode_requests(spec: LoadSpec, stream: int) -> Iterator[bytes]:
+    """The endless requests of one stream as they go over the wire."""
+    if spec.tokens is None:
+        yield from repeat(encode(spec, spec.path, spec.request_body))
+        return
+    first = -(-spec.max_tokens * (stream + 1) // spec.streams) if spec.spread else spec.max_tokens
+    own = {name: value for name, value in spec.request_body.items() if name != "messages"}
+    limits = chain([first], repeat(spec.max_tokens))
+    for drawn, limit in zip(spec.tokens.requests(stream, spec.model), limits, strict=False):
+        body = own | {"model": drawn.model, "prompt": drawn.prompt, "max_tokens": limit}
+        yield encode(spec, "/v1/completions", body)
+
+
+def encode(spec: LoadSpec, path: str, fields: Mapping[str, Any]) -> bytes:
+    """One request with its headers."""
+    body = json.dumps(fields).encode()
     host = "localhost" if spec.url.startswith("unix:") else urlsplit(spec.url).netloc
     headers = {
         "host": host,
@@ -214,7 +274,7 @@ def encode_request(spec: LoadSpec) -> bytes:
         "content-length": str(len(body)),
         **spec.headers,
     }
-    lines = [f"POST {spec.path} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
+    lines = [f"POST {path} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
     return "\r\n".join([*lines, "", ""]).encode() + body
 
 
@@ -229,6 +289,7 @@ async def run_load(spec: LoadSpec, mark: Callable[[str], None] = lambda _: None)
     tally.open, duration, cpu = False, now() - began, time.process_time() - cpu
     mark("ended")
     await load.drain()
+    per_chunk = tally.ended_tokens / tally.ended_chunks if tally.ended_chunks else 0.0
     return LoadResult(
         duration=duration,
         max_concurrency=spec.streams,
@@ -242,11 +303,13 @@ async def run_load(spec: LoadSpec, mark: Callable[[str], None] = lambda _: None)
         ttfts=tally.ttfts,
         itls_ms=summarize([1e3 * gap for gap in tally.gaps]),
         client_cpu_s=cpu,
+        tpots_ms=summarize([1e3 * pace / (per_chunk or 1.0) for pace in tally.paces]),
+        tokens_per_chunk=per_chunk,
     )
 
 
 def main() -> None:
-    spec = LoadSpec(**json.loads(sys.stdin.read()))
+    spec = LoadSpec.from_json(sys.stdin.read())
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         result = runner.run(run_load(spec, lambda word: print(word, flush=True)))
     print(result.to_json())

@@ -9,6 +9,8 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from benchmarks.workload import TokenWorkload
+
 __all__ = ["LoadResult", "LoadSpec"]
 
 
@@ -33,9 +35,22 @@ class LoadSpec:
     headers: dict[str, str] = field(default_factory=dict)
     body: dict[str, Any] = field(default_factory=dict)
     """More fields of the request, or other values."""
+    tokens: TokenWorkload | None = None
+    """Prompts of token ids, each drawn anew, to `/v1/completions`, instead of `prompt`."""
+    spread: bool = False
+    """With `tokens`: the first answer of stream i of n is cut to i/n of its length, so that the
+    streams stand evenly along their answers from then on, as they would after a long time."""
+    hang_up: bool = False
+    """End with the measurement: running answers count for what they had, and are cancelled."""
+
+    @staticmethod
+    def from_json(text: str) -> LoadSpec:
+        fields = json.loads(text)
+        tokens = fields.pop("tokens", None)
+        return LoadSpec(**fields, tokens=TokenWorkload.from_fields(tokens) if tokens else None)
 
     @property
-    def request_body(self) -> bytes:
+    def request_body(self) -> dict[str, Any]:
         body = {
             "model": self.model,
             "messages": [{"role": "user", "content": self.prompt}],
@@ -43,7 +58,7 @@ class LoadSpec:
             "stream": True,
             "stream_options": {"include_usage": True},
         }
-        return json.dumps(body | self.body).encode()
+        return body | self.body
 
 
 @dataclass
@@ -70,6 +85,11 @@ class LoadResult:
     itls_ms: dict[str, float] = field(default_factory=dict)
     """Gaps between reads of one answer: mean, median, p90, p99, max."""
     client_cpu_s: float = 0.0
+    tpots_ms: dict[str, float] = field(default_factory=dict)
+    """Time per output token after the first, one value an answer, of its part in the measurement:
+    mean, median, p90, p99, max."""
+    tokens_per_chunk: float = 0.0
+    """Of all answers that ended, those in the warm-up included; 0 when none did."""
 
     @property
     def chunk_throughput(self) -> float:
@@ -83,7 +103,9 @@ class LoadResult:
         Unlike tokens of completed requests over the duration, it has no edges: a request
         that straddles the window counts for the part inside.
         """
-        return self.chunk_throughput * self.total_output_tokens / max(self.completed_chunks, 1)
+        if not self.completed_chunks:
+            return self.chunk_throughput * self.tokens_per_chunk
+        return self.chunk_throughput * self.total_output_tokens / self.completed_chunks
 
     @property
     def request_throughput(self) -> float:

@@ -17,6 +17,7 @@ from serving.config import ServeConfig
 from serving.errors import CorralError, StartError
 from serving.home import Home
 from serving.processes import RunState
+from serving.runtime import admin_key, read_admin_key
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -50,14 +51,19 @@ def serve(config: Config = "local", override: Set = None) -> None:
 
     console = Console(stderr=True)
     settings = load(ServeConfig, config_path(config), override or [])
+    home = Home.from_env()
+    first_start = read_admin_key(home) is None
     supervisor = Supervisor(
-        settings, Home.from_env(), lambda line: console.print(line, style="dim", highlight=False)
+        settings, home, lambda line: console.print(line, style="dim", highlight=False)
     )
     model = settings.models[0].name
 
     def on_ready(state: RunState) -> None:
         console.print(f"[bold green]ready[/bold green] {state.url}/v1")
-        console.print(_EXAMPLE.format(url=state.url, model=model), highlight=False, markup=False)
+        key = admin_key(home) if first_start else "..."
+        about = _NEW_KEY if first_start else _KNOWN_KEY
+        text = _EXAMPLE.format(url=state.url, model=model, key=key, about=about)
+        console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     raise typer.Exit(supervisor.run(on_ready))
 
@@ -128,13 +134,18 @@ def config_path(name: str) -> Path:
 
 _EXAMPLE = """
   from openai import OpenAI
-  client = OpenAI(base_url="{url}/v1", api_key="none")
+  client = OpenAI(base_url="{url}/v1", api_key="{key}")
   answer = client.chat.completions.create(
       model="{model}", messages=[{{"role": "user", "content": "Hello!"}}])
   print(answer.choices[0].message.content)
 
 or in another terminal: corral chat          stop with Ctrl-C
+{about}
 """
+_NEW_KEY = """
+This is the admin key, shown this once; `corral keys admin` prints it again.
+For everybody else: corral keys create"""
+_KNOWN_KEY = "the admin key: corral keys admin"
 
 
 def main() -> None:

@@ -45,7 +45,7 @@ def create_runtime_directory(home: Home) -> Path:
 def admin_key(home: Home) -> str:
     """The key of the admin routes: read from `$CORRAL_HOME/credentials`, made on first use."""
     path = home.root / "credentials"
-    key = _read_admin_key(path)
+    key = read_admin_key(home)
     if key is None:
         home.root.mkdir(parents=True, exist_ok=True)
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
@@ -54,13 +54,14 @@ def admin_key(home: Home) -> str:
             key = new_key()
             # The line before may have been typed without an end.
             file.write(f"{chr(10) if file.tell() else ''}admin_key: {key}\n")
-        key = _read_admin_key(path) or key  # of two starts at once the first line counts
+        key = read_admin_key(home) or key  # of two starts at once the first line counts
     return key
 
 
-def _read_admin_key(path: Path) -> str | None:
+def read_admin_key(home: Home) -> str | None:
+    """The key in `$CORRAL_HOME/credentials`; None before the first start."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = (home.root / "credentials").read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:
         return None
     pairs = (line.partition(":") for line in lines)

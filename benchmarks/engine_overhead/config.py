@@ -13,7 +13,7 @@ from pydantic import Field
 from benchmarks.sides import SideConfig
 from configs import ConfigError, StrictModel
 
-__all__ = ["OverheadConfig", "sides", "vllm_flags"]
+__all__ = ["OverheadConfig", "sides", "vllm_environment", "vllm_flags"]
 
 
 class OverheadConfig(StrictModel):
@@ -52,14 +52,14 @@ def sides(config: OverheadConfig) -> list[SideConfig]:
         SideConfig(
             name="vllm",
             command=(*server, "--port={port}", *flags),
-            env=_environment(engine),
+            env=vllm_environment(engine),
             **common,
         ),
         SideConfig(name="corral", command=tuple(serve), ready="/ready", **common),
     ]
 
 
-def _environment(engine: dict[str, Any]) -> dict[str, str]:
+def vllm_environment(engine: dict[str, Any]) -> dict[str, str]:
     """What corral tells vLLM by the environment, for vLLM's own server."""
     uni = (engine.get("extra_args") or {}).get("distributed_executor_backend") == "uni"
     return {

@@ -13,29 +13,15 @@ import argparse
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 
 from benchmarks.footprint.processes import Footprint, footprints
+from benchmarks.phases import Phases
 from benchmarks.report import command_line, environment, table, write
 from benchmarks.sides import SideConfig, SideError, running
 
 RESULTS = Path("benchmarks/results")
-
-
-@dataclass
-class Phases:
-    """Lines of a log and when they appeared, in seconds since the start."""
-
-    began: float = field(default_factory=time.monotonic)
-    lines: list[tuple[float, str]] = field(default_factory=list)
-
-    def read(self, log: Path) -> None:
-        """Note the complete lines that are new."""
-        text = log.read_text(errors="replace")
-        complete = text[: text.rfind("\n") + 1].splitlines()
-        at = time.monotonic() - self.began
-        self.lines += [(at, line.strip()) for line in complete[len(self.lines) :]]
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from serving.commands.client import base_url, trust
+from serving.commands.client import api_key, base_url, trust
 from serving.errors import CorralError
 from serving.home import Home
 
@@ -23,7 +23,7 @@ def run(home: Home, *, url: str | None, model: str | None, system: str | None, o
     console = Console()
     client = OpenAI(
         base_url=base_url(home, url) + "/v1",
-        api_key="none",
+        api_key=api_key(home),
         http_client=DefaultHttpxClient(verify=trust(home, url)),
     )
     try:

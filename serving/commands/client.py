@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import ssl
 from typing import Any
 
@@ -46,11 +47,15 @@ def trust(home: Home, url: str | None) -> ssl.SSLContext | bool:
     return context
 
 
+def api_key(home: Home) -> str:
+    """What the commands present: `$CORRAL_API_KEY`, or the admin key of this home."""
+    return os.environ.get("CORRAL_API_KEY") or admin_key(home)
+
+
 def call(home: Home, url: str | None, method: str, path: str, **kwargs: Any) -> Any:
     """One admin or public request; the parsed JSON. Raises CorralError with the server's words."""
     base = base_url(home, url)
-    admin = path.startswith("/admin")
-    headers = {"authorization": f"Bearer {admin_key(home)}"} if admin else {}
+    headers = {"authorization": f"Bearer {api_key(home)}"}
     try:
         response = httpx.request(
             method,

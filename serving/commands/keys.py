@@ -12,6 +12,7 @@ from rich.table import Column, Table
 
 from serving.commands.client import call, duration_s
 from serving.home import Home
+from serving.runtime import admin_key
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -44,6 +45,12 @@ def create(
         "models": model, "adapters": adapter, "stores": store, "endpoints": endpoint,
     }  # fmt: skip
     _show_new(call(Home.from_env(), url, "POST", "/admin/keys", json=body))
+
+
+@app.command("admin")
+def show_admin() -> None:
+    """Print the admin key of this home, from $CORRAL_HOME/credentials."""
+    print(admin_key(Home.from_env()))
 
 
 @app.command("list")

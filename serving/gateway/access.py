@@ -13,7 +13,7 @@ from serving.store.audit import Actor
 from serving.store.identity import Identity
 
 Access = Literal["public", "key", "operator", "admin"]
-"""`key`: anybody with a key. `operator`: role service or admin, for monitoring."""
+"""`key`: anybody with a key. `operator`: for monitoring, see `Identity.is_operator`."""
 
 RULES: dict[str, Access] = {
     "/health": "public",
@@ -74,4 +74,4 @@ async def actor(request: Request) -> Actor:
 def _has(identity: Identity, rule: Access) -> bool:
     if rule == "admin":
         return identity.is_admin
-    return rule == "key" or identity.role in ("admin", "service")
+    return rule == "key" or identity.is_operator

@@ -13,7 +13,7 @@ from serving.gateway.errors import ApiError
 from serving.gateway.estimate import Bound
 from serving.store.accounts import Accounts
 from serving.store.errors import KeyRefused
-from serving.store.identity import Allow, Identity
+from serving.store.identity import HOST, Allow, Identity
 from serving.store.ledger_types import Granted, Payer, Refused, Reserve
 
 Headers = list[tuple[bytes, bytes]]
@@ -132,7 +132,7 @@ class OpenGate:
 
 
 _ALL = Allow(None)
-ANYBODY = Identity("", "", "", "admin", "anybody", _ALL, _ALL, _ALL, _ALL, _ALL, cache_salt="")
+ANYBODY = Identity("", "", HOST, "admin", "anybody", _ALL, _ALL, _ALL, _ALL, _ALL, cache_salt="")
 
 
 def _presented(headers: Headers) -> str | None:

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 Role = Literal["admin", "member", "service"]
+HOST = "default"
+"""The tenant to which the stack itself belongs."""
 
 
 class Allow:
@@ -61,4 +63,10 @@ class Identity:
 
     @property
     def is_admin(self) -> bool:
-        return self.role == "admin"
+        """Runs the stack: an admin of the tenant `default`, to which the stack belongs."""
+        return self.role == "admin" and self.tenant_id == HOST
+
+    @property
+    def is_operator(self) -> bool:
+        """May watch the stack as a whole: an admin, or a service of the same tenant."""
+        return self.role in ("admin", "service") and self.tenant_id == HOST

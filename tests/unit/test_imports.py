@@ -69,7 +69,8 @@ def test_heavy_packages_are_imported_only_by_named_files(package: str, files: se
 @pytest.mark.parametrize(
     "module",
     ["serving.gateway.app", "serving.cli", "serving.supervisor", "serving.engines.fake",
-     "serving.adapters", "serving.models", "serving.store.accounts", "benchmarks.client"],
+     "serving.adapters", "serving.models", "serving.store.accounts", "serving.local_stack",
+     "benchmarks.client", "benchmarks.gpu.__main__", "benchmarks.gpu.step"],
 )  # fmt: skip
 def test_importing_it_loads_nothing_heavy(module: str) -> None:
     code = f"import sys, {module}; print([m for m in {HEAVY!r} if m in sys.modules])"

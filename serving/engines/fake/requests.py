@@ -177,16 +177,27 @@ class ChatRequest(_Base):
 
 
 class CompletionRequest(_Base):
-    """`POST /v1/completions`. Without `max_tokens` vLLM answers 16 tokens; so does this."""
+    """`POST /v1/completions`. Without `max_tokens` vLLM answers 16 tokens; so does this.
 
-    prompt: str | Annotated[list[str], Field(min_length=1, max_length=1)]
+    Token ids are words here: each is its own number.
+    """
+
+    prompt: (
+        str
+        | Annotated[list[str], Field(min_length=1, max_length=1)]
+        | Annotated[list[int], Field(min_length=1)]
+    )
     max_tokens: int | None = Field(16, ge=1)
     stop: str | list[str] | None = None
     n: int = Field(1, ge=1, le=MAX_CHOICES)
     stream_options: _StreamOptions | None = None
 
     def ask(self) -> Ask:
-        prompt = self.prompt if isinstance(self.prompt, str) else self.prompt[0]
+        match self.prompt:
+            case str(prompt) | [str(prompt)]:
+                pass
+            case ids:
+                prompt = " ".join(map(str, ids))
         return Ask(
             model=self.model,
             prompt=prompt,

@@ -14,6 +14,7 @@ import uvicorn
 
 from benchmarks.client import run_load
 from benchmarks.load import LoadResult, LoadSpec
+from benchmarks.workload import TokenWorkload
 from serving.config import FakeConfig
 from serving.engines.base import EngineSpec
 from serving.engines.fake import FakeEngine
@@ -131,3 +132,80 @@ async def test_events_are_counted_right_however_they_are_cut(size: int) -> None:
     assert result.completed > 0
     assert result.completed_chunks == 5 * result.completed
     assert result.total_output_tokens == 6 * result.completed
+
+
+def tokens_app(seen: list[dict[str, Any]], interval_s: float = 0.001) -> Any:
+    """Answers completions token by token, and notes what was asked."""
+
+    async def app(scope: Any, receive: Any, send: Callable[[Any], Awaitable[None]]) -> None:
+        body = b""
+        while True:
+            message = await receive()
+            body += message["body"]
+            if not message["more_body"]:
+                break
+        asked = json.loads(body)
+        seen.append(asked | {"path": scope["path"]})
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        for _ in range(asked["max_tokens"]):
+            try:
+                await asyncio.wait_for(receive(), interval_s)
+                return  # the client has left
+            except TimeoutError:
+                pass
+            event = {"choices": [{"index": 0, "text": ""}]}
+            data = f"data: {json.dumps(event, separators=(',', ':'))}\n\n".encode()
+            await send({"type": "http.response.body", "body": data, "more_body": True})
+        usage = {"choices": [], "usage": {"completion_tokens": 2 * asked["max_tokens"]}}
+        await send(
+            {"type": "http.response.body", "body": f"data: {json.dumps(usage)}\n\n".encode()}
+        )
+
+    return app
+
+
+async def test_token_prompts_are_new_each_time_and_first_answers_are_spread() -> None:
+    seen: list[dict[str, Any]] = []
+    async with serving(tokens_app(seen)) as port:
+        result = await run_load(
+            spec(
+                f"http://127.0.0.1:{port}",
+                streams=4,
+                tokens=TokenWorkload(input_tokens=6, seed=1),
+                spread=True,
+            )
+        )
+    assert result.failed == 0
+    assert {asked["path"] for asked in seen} == {"/v1/completions"}
+    assert len({tuple(asked["prompt"]) for asked in seen}) == len(seen)
+    assert sorted(asked["max_tokens"] for asked in seen)[:3] == [2, 4, 6]
+    assert {asked["max_tokens"] for asked in seen[4:]} == {8}
+    assert result.tokens_per_chunk == 2.0
+    assert result.output_throughput == pytest.approx(2 * result.chunk_throughput)
+    assert 0 < result.tpots_ms["median"] <= result.itls_ms["mean"]
+
+
+async def test_hanging_up_counts_the_part_in_the_window_and_is_no_fault() -> None:
+    seen: list[dict[str, Any]] = []
+    async with serving(tokens_app(seen)) as port:
+        result = await run_load(
+            spec(
+                f"http://127.0.0.1:{port}",
+                max_tokens=100_000,
+                tokens=TokenWorkload(input_tokens=6, seed=1),
+                hang_up=True,
+            )
+        )
+    assert (result.failed, result.errors, result.completed) == (0, [], 0)
+    assert result.chunks > 30
+    assert result.tpots_ms["median"] > 0
+    assert result.output_throughput == 0, "no answer ended, so nothing says what a chunk holds"
+
+
+async def test_the_fake_engine_takes_token_ids() -> None:
+    async with serving(await fake_app(token_interval_s=0.001)) as port:
+        result = await run_load(
+            spec(f"http://127.0.0.1:{port}", tokens=TokenWorkload(input_tokens=6, seed=1))
+        )
+    assert (result.failed, result.errors) == (0, [])
+    assert result.tokens_per_chunk == 1.0

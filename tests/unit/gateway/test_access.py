@@ -20,11 +20,15 @@ from tests.unit.gateway.in_process import ADMIN_KEY, Site, StubPool, gateway, lo
 
 SELF = Actor("test")
 BODY = {"model": "fake", "prompt": "x", "messages": [], "input": "x", "max_tokens": 1}
-WORLD = ("none", "empty", "wrong", "revoked", "expired", "disabled", "member", "service", "admin")
+WORLD = (
+    *("none", "empty", "wrong", "revoked", "expired", "disabled"),
+    *("member", "foreign service", "foreign admin", "service", "admin"),
+)
+GUESTS = {"member", "foreign service", "foreign admin"}
 STRANGERS = {"none", "empty", "wrong", "revoked", "expired", "disabled"}
 WELCOME = {
     "public": set(WORLD),
-    "key": {"member", "service", "admin"},
+    "key": GUESTS | {"service", "admin"},
     "operator": {"service", "admin"},
     "admin": {"admin"},
 }
@@ -55,7 +59,9 @@ def keys(accounts: Accounts) -> dict[str, str]:
         accounts.tenants.create(tenant, SELF)
     made = {
         "member": accounts.keys.create(KeySpec("acme"), SELF).secret,
-        "service": accounts.keys.create(KeySpec("acme", role="service"), SELF).secret,
+        "service": accounts.keys.create(KeySpec("default", role="service"), SELF).secret,
+        "foreign service": accounts.keys.create(KeySpec("acme", role="service"), SELF).secret,
+        "foreign admin": accounts.keys.create(KeySpec("acme", role="admin"), SELF).secret,
         "disabled": accounts.keys.create(KeySpec("closed"), SELF).secret,
     }
     revoked = accounts.keys.create(KeySpec("acme"), SELF)
