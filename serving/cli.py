@@ -12,7 +12,7 @@ from rich.markup import escape
 
 import configs
 from configs import ConfigError, load
-from serving.commands import adapters
+from serving.commands import adapters, pack
 from serving.config import ServeConfig
 from serving.errors import CorralError, StartError
 from serving.home import Home
@@ -24,6 +24,7 @@ app = typer.Typer(
     help="Serve language models, adapters and embeddings behind one OpenAI-compatible API.",
 )
 app.add_typer(adapters.app, name="adapters")
+app.command()(pack.pack)
 
 CONFIGS = Path(configs.__file__).parent / "serve"
 Url = Annotated[str | None, typer.Option(help="Address of another stack.")]
