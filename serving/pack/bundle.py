@@ -25,7 +25,7 @@ from serving.pack.manifest import NAME as MANIFEST
 from serving.pack.manifest import FileRecord, Manifest, PackageRecord, PartRecord, Removed
 from serving.pack.target import Target
 from serving.pack.trim import Trim, trim_wheel
-from serving.pack.unused import GPU_UNUSED
+from serving.pack.unused import GPU_UNUSED, UNUSED
 
 PREFIX = "corral-bundle."
 SUMS = "SHA256SUMS"
@@ -73,9 +73,11 @@ class Plan:
     @property
     def unused(self) -> dict[str, str]:
         """Packages left out on purpose, with the reason."""
-        names = {name: reason for name, reason in GPU_UNUSED.items() if self.kind == "gpu"}
+        names = UNUSED | (GPU_UNUSED if self.kind == "gpu" else {})
         names |= {canonicalize_name(name): "left out by --without" for name in self.without}
         kept = {canonicalize_name(name) for name in self.with_}
+        if any(BUILTINS[name].converter for name in self.models if name in BUILTINS):
+            kept.add("gguf")
         return {name: reason for name, reason in names.items() if name not in kept}
 
 

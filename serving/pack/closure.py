@@ -13,6 +13,7 @@ from serving.pack.errors import PackError
 from serving.pack.host import HostPackages
 from serving.pack.locks import Lock
 from serving.pack.target import Target
+from serving.pack.unused import LOOSE
 
 
 @dataclass
@@ -42,17 +43,17 @@ def resolve(
     that it requires. Raises PackError for a host's package that fits some and not others.
     """
     found = Closure()
-    asked: dict[str, set[frozenset[str]]] = {}
+    walked: dict[str, set[str]] = {}
     wave = list(roots)
     while wave:
         wanted: dict[str, set[str]] = {}
         for requirement in wave:
             name = canonicalize_name(requirement.name)
-            extras = frozenset(requirement.extras)
-            new = extras not in asked.setdefault(name, set())
-            asked[name].add(extras)
-            if _place(requirement, name, found, lock, host, unused) and new:
-                wanted.setdefault(name, set()).update(extras)
+            if _place(requirement, name, found, lock, host, unused):
+                new = {"", *requirement.extras} - walked.setdefault(name, set())
+                walked[name] |= new
+                if new:
+                    wanted.setdefault(name, set()).update(new)
         wheels = cache.get([lock.pins[name] for name in wanted])
         found.wheels |= wheels
         wave = [
@@ -94,10 +95,11 @@ def _place(
 
 
 def _required(wheel: Wheel, extras: set[str], target: Target) -> list[Requirement]:
-    environments = [{**target.markers, "extra": extra} for extra in ("", *sorted(extras))]
+    environments = [{**target.markers, "extra": extra} for extra in sorted(extras)]
     return [
         requirement
         for requirement in wheel.requirements()
+        if (wheel.name, canonicalize_name(requirement.name)) not in LOOSE
         if requirement.marker is None
         or any(requirement.marker.evaluate(environment) for environment in environments)
     ]

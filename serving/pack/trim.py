@@ -54,6 +54,7 @@ RULES = (
     Rule("ray", r"ray/dashboard/client/build/.*", "the dashboard's pages; corral switches it off"),
     Rule("ray", r"ray/rllib/.*", "reinforcement learning"),
     Rule("ray", r"ray/(tune|train|data)/(examples|tests)/.*", "examples"),
+    Rule("pycountry", r"pycountry/locales/.*", "translations"),
     Rule("scipy", r"scipy/.*/tests/.*", "tests"),
     Rule("scikit-learn", r"sklearn/(.*/)?tests/.*", "tests"),
     Rule("numpy", r"numpy/(.*/)?tests/.*", "tests"),

@@ -1,12 +1,19 @@
-"""Packages that vLLM requires and text generation never imports, each with the reason.
+"""Packages that vLLM or Ray require and text generation never imports, each with the reason.
 
-Each was proved by importing vLLM's server, engine, worker, LoRA, quantization and Llama and Qwen
-models (0.26.0, its CUDA platform for sm_90) with all of them hidden at once.
-`corral pack --with NAME` puts one back.
+Those of GPU_UNUSED were hidden all at once while vLLM's server, engine, worker, LoRA, quantization
+and Llama and Qwen models were imported (0.26.0, its CUDA platform for sm_90). The stack has run
+without those of UNUSED. `corral pack --with NAME` puts one back.
 """
 
 from __future__ import annotations
 
+UNUSED = {
+    "google-api-core": "an exporter to Google's cloud; brings google-auth and cryptography",
+    "mcp": "tools that the server itself would call",
+    "py-spy": "profiles from Ray's dashboard, which is off",
+    "virtualenv": "environments that Ray would make for single tasks",
+}
+"""Left out of every bundle unless asked for."""
 GPU_UNUSED = {
     "anthropic": "the client; vLLM's /v1/messages has types of its own",
     "fastsafetensors": "--load-format fastsafetensors alone",
@@ -28,4 +35,9 @@ GPU_UNUSED = {
     "torchcodec": "audio and video input",
     "torchvision": "image input",
 }
-"""Left out of every GPU bundle unless asked for."""
+"""Left out of GPU bundles too."""
+LOOSE = {("mistral-common", "numpy")}
+"""(package, requirement) whose bound is no reason to replace the host's version.
+
+mistral-common wants numpy below 2.4 on Python 3.12 and any on 3.13.
+"""
