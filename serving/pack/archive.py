@@ -260,6 +260,8 @@ class _Zstd:
         self._process.stdin.close()
         self._reader.result()
         self._pool.shutdown()
+        assert self._process.stdout is not None
+        self._process.stdout.close()
         if self._process.wait():
             raise PackError(f"zstd failed with status {self._process.returncode}")
         return {}

