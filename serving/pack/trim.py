@@ -58,7 +58,6 @@ RULES = (
     Rule("scipy", r"scipy/.*/tests/.*", "tests"),
     Rule("scikit-learn", r"sklearn/(.*/)?tests/.*", "tests"),
     Rule("numpy", r"numpy/(.*/)?tests/.*", "tests"),
-    Rule("torch", r"torch/(include|test)/.*", "headers, to compile extensions with"),
 )
 DEEP_GEMM = re.compile(r"vllm/third_party/deep_gemm/_C\.cpython-(\d+)-.*\.so")
 
