@@ -75,7 +75,7 @@ class Plan:
         """Packages left out on purpose, with the reason."""
         names = UNUSED | (GPU_UNUSED if self.kind == "gpu" else {})
         names |= {canonicalize_name(name): "left out by --without" for name in self.without}
-        kept = {canonicalize_name(name) for name in self.with_}
+        kept: set[str] = {canonicalize_name(name) for name in self.with_}
         if any(BUILTINS[name].converter for name in self.models if name in BUILTINS):
             kept.add("gguf")
         return {name: reason for name, reason in names.items() if name not in kept}
