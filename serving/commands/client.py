@@ -11,7 +11,7 @@ import httpx
 from serving.errors import CorralError
 from serving.home import Home
 from serving.processes import read_state
-from serving.runtime import admin_key
+from serving.runtime import read_admin_key
 
 TIMEOUT_S = 90.0
 
@@ -47,15 +47,16 @@ def trust(home: Home, url: str | None) -> ssl.SSLContext | bool:
     return context
 
 
-def api_key(home: Home) -> str:
-    """What the commands present: `$CORRAL_API_KEY`, or the admin key of this home."""
-    return os.environ.get("CORRAL_API_KEY") or admin_key(home)
+def api_key(home: Home) -> str | None:
+    """What the commands present: `$CORRAL_API_KEY`, or the admin key of this home if it has one."""
+    return os.environ.get("CORRAL_API_KEY") or read_admin_key(home)
 
 
 def call(home: Home, url: str | None, method: str, path: str, **kwargs: Any) -> Any:
     """One admin or public request; the parsed JSON. Raises CorralError with the server's words."""
     base = base_url(home, url)
-    headers = {"authorization": f"Bearer {api_key(home)}"}
+    key = api_key(home)
+    headers = {} if key is None else {"authorization": f"Bearer {key}"}
     try:
         response = httpx.request(
             method,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
@@ -39,6 +41,9 @@ def stack_checks(home: Home, config: ServeConfig) -> Iterator[Check]:
 
 def packages(locks: Path) -> Check:
     """Compare what is installed with the lock of this kind of machine in `locks`."""
+    bundle = Path(sys.prefix) / "corral-bundle.json"
+    if bundle.is_file():
+        return _bundled(bundle)
     name = "gpu" if _installed("vllm") else "cpu"
     lock = locks / f"{name}.lock"
     if not lock.is_file():
@@ -59,6 +64,21 @@ def packages(locks: Path) -> Check:
             "packages", shown, "`make setup`; if it finds nothing to do: `make clean` first"
         )
     return ok("packages", f"{len(pins)} as in {lock.name}")
+
+
+def _bundled(path: Path) -> Check:
+    """Compare what is installed with the bundle that it came from."""
+    manifest = json.loads(path.read_text(encoding="utf-8"))
+    pins = {package["name"]: package["version"] for package in manifest.get("packages", ())}
+    wrong = [
+        f"{package} {_installed(package) or 'missing'} (bundle: {pinned})"
+        for package, pinned in pins.items()
+        if _installed(package) != pinned
+    ]
+    if wrong or not pins:
+        shown = ", ".join(wrong[:5]) or "its installation was cut off"
+        return fail("packages", shown, "run the bundle's install.sh again")
+    return ok("packages", f"{len(pins)} as in the bundle")
 
 
 def _installed(package: str) -> str | None:

@@ -1,0 +1,52 @@
+"""The project itself as a wheel, built from its checkout, and what it requires."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tempfile
+import tomllib
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+from packaging.requirements import Requirement
+
+from serving.pack.cache import Wheel, open_wheel
+from serving.pack.errors import PackError
+
+ROOT = Path(__file__).resolve().parents[2]
+ROOMS = ("configs", "rag", "finetune", "benchmarks", "serving")
+FILES = ("pyproject.toml", "README.md", "LICENSE")
+NOT_CODE = shutil.ignore_patterns("__pycache__", "results", "*.pyc")
+
+
+def requirements(extra: str, root: Path = ROOT) -> Iterator[Requirement]:
+    """What pyproject.toml requires, with the extra `cpu` or `gpu`. Raises PackError."""
+    path = root / "pyproject.toml"
+    if not path.is_file():
+        raise PackError(f"{path} is missing: `corral pack` needs a checkout, not an installation")
+    project = tomllib.loads(path.read_text(encoding="utf-8"))["project"]
+    for line in (*project["dependencies"], *project["optional-dependencies"][extra]):
+        yield Requirement(line)
+
+
+def build_wheel(directory: Path, root: Path = ROOT) -> Wheel:
+    """Build the checkout's wheel into `directory`, from a copy. Raises PackError."""
+    isolation = ["--no-build-isolation"] if find_spec("setuptools") else []
+    with tempfile.TemporaryDirectory() as scratch:
+        for name in FILES:
+            shutil.copy2(root / name, scratch)
+        for room in ROOMS:
+            if (root / room).is_dir():
+                shutil.copytree(root / room, Path(scratch, room), ignore=NOT_CODE)
+        done = subprocess.run(
+            [sys.executable, "-m", "pip", "wheel", "--no-deps", "--quiet", *isolation,
+             "--wheel-dir", str(directory), scratch],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+    if done.returncode:
+        said = "\n".join((done.stdout + done.stderr).strip().splitlines()[-3:])
+        raise PackError(f"the project's own wheel could not be built; is setuptools there?\n{said}")
+    return open_wheel(next(directory.glob("corral-*.whl")))
