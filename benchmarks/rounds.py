@@ -88,7 +88,7 @@ def run_rounds(
     for round_ in range(rounds):
         turn = round_ % len(sides)
         for side in [*sides[turn:], *sides[:turn]]:
-            filled = replace(spec, url=side.url, model=side.model, headers=side.config.headers)
+            filled = replace(spec, url=side.url, model=side.model, headers=side.headers)
             done.append(measure(side, filled, round_))
             progress(done[-1])
     return done

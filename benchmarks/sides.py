@@ -50,6 +50,9 @@ class SideConfig(StrictModel):
     model: str = ""
     """By default the first that `/v1/models` lists."""
     headers: dict[str, str] = Field(default_factory=dict)
+    credentials: str = ""
+    """File with a line `admin_key: KEY`, as `corral serve` writes it: the client presents the key.
+    `{home}` is filled in."""
     start_timeout_s: float = 180.0
     enabled: bool = True
 
@@ -57,13 +60,25 @@ class SideConfig(StrictModel):
 class Side:
     """A running system: where it is, and what its processes cost."""
 
-    def __init__(self, config: SideConfig, url: str, mark: str = "") -> None:
+    def __init__(self, config: SideConfig, url: str, mark: str = "", credentials: str = "") -> None:
         self.name = config.name
         self.config = config
         self.url = url
         self.model = ""
         self.ready_s = 0.0
         self._mark = mark
+        self._credentials = Path(credentials or config.credentials or os.devnull)
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What the client sends along, its key included."""
+        if not self._credentials.exists():
+            return dict(self.config.headers)
+        lines = self._credentials.read_text(encoding="utf-8").splitlines()
+        pairs = (line.partition(":") for line in lines)
+        keys = [value.strip() for name, _, value in pairs if name.strip() == "admin_key"]
+        bearer = {"authorization": f"Bearer {keys[0]}"} if keys else {}
+        return bearer | self.config.headers
 
     def processes(self) -> list[psutil.Process]:
         """All that were started for this side; none for a given url.
@@ -135,7 +150,8 @@ def running(
             process = subprocess.Popen(
                 command, stdout=output, stderr=output, env=env, start_new_session=True
             )
-        side = Side(config, f"http://127.0.0.1:{port}", mark)
+        credentials = _filled(config.credentials, fill)
+        side = Side(config, f"http://127.0.0.1:{port}", mark, credentials)
         try:
             _await_ready(side, process, log, poll)
             yield side
@@ -179,7 +195,7 @@ def _await_ready(
         if log is not None:
             poll(log)
         try:
-            fetch(side.url + side.config.ready, side.config.headers)
+            fetch(side.url + side.config.ready, side.headers)
             side.model = side.config.model or _first_model(side)
             side.ready_s = time.monotonic() - began
             return
@@ -196,7 +212,7 @@ def _await_ready(
 
 
 def _first_model(side: Side) -> str:
-    listed = json.loads(fetch(side.url + "/v1/models", side.config.headers))["data"]
+    listed = json.loads(fetch(side.url + "/v1/models", side.headers))["data"]
     if not listed:
         raise ValueError(f"{side.name} lists no model")
     return str(listed[0]["id"])

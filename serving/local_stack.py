@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack, closing, suppress
 from pathlib import Path
 
 import uvicorn
@@ -36,6 +36,7 @@ from serving.home import Home
 from serving.local_pool import LocalPool
 from serving.models import PreparedModel, prepare
 from serving.runtime import admin_key
+from serving.store.accounts import Accounts
 
 __all__ = ["EndOnDisconnect", "main"]
 
@@ -95,7 +96,17 @@ async def run(config: ServeConfig, home: Home) -> None:
 
         store = _store(config, home, models)
         directory = build_directory(config.models, pools.__getitem__, store, int(time.time()))
-        gateway = Gateway(config.gateway, directory, metrics, admin_key(home), own_metrics)
+        accounts = Accounts.open(
+            config.store,
+            home.store,
+            admin_key(home),
+            prices=config.prices,
+            alerts=config.alerts,
+            oidc=config.oidc,
+            registry=metrics.registry,
+        )
+        stack.enter_context(closing(accounts))
+        gateway = Gateway(config.gateway, directory, metrics, own_metrics, accounts)
         await _listen(EndOnDisconnect(build_app(gateway)), config)
 
 

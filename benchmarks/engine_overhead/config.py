@@ -55,7 +55,13 @@ def sides(config: OverheadConfig) -> list[SideConfig]:
             env=vllm_environment(engine),
             **common,
         ),
-        SideConfig(name="corral", command=tuple(serve), ready="/ready", **common),
+        SideConfig(
+            name="corral",
+            command=tuple(serve),
+            ready="/ready",
+            credentials=str(_home() / "credentials"),
+            **common,
+        ),
     ]
 
 

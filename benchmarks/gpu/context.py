@@ -48,9 +48,16 @@ class Address:
     home: str
     """Its `$CORRAL_HOME`."""
 
+    @property
+    def headers(self) -> dict[str, str]:
+        """What a client sends along: corral's key. vLLM's own server does not look at it."""
+        return self.as_side().headers
+
     def as_side(self) -> Side:
         """For the load client."""
-        side = Side(SideConfig(name=self.name, url=self.url, model=self.model), self.url)
+        credentials = str(Path(self.home) / "credentials")
+        config = SideConfig(name=self.name, url=self.url, model=self.model, credentials=credentials)
+        side = Side(config, self.url)
         side.model = self.model
         return side
 

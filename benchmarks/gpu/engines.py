@@ -129,10 +129,16 @@ class Engines:
 
     def _first_answer_s(self, address: Address) -> float | None:
         if self._configs[address.name].own_model:
-            post(f"{address.url}/v1/embeddings", {"model": address.model, "input": ["one"]})
+            post(
+                f"{address.url}/v1/embeddings",
+                {"model": address.model, "input": ["one"]},
+                headers=address.headers,
+            )
             return None
         try:
-            return first_token_s(address.url, address.model, [self._model.first_id] * 8)
+            return first_token_s(
+                address.url, address.model, [self._model.first_id] * 8, address.headers
+            )
         except StepFailed as exc:
             raise SideError(f"{address.name} is ready but does not generate: {exc}") from exc
 
@@ -172,7 +178,8 @@ def _corral(
     env = LOGGING | {"CORRAL_HOME": str(home.absolute())} | config.env
     stack = ("{python}", "-m", "serving.cli", "serve", *options)
     alone = ("{python}", "-m", "serving.local_stack", *options)
-    common = common | {"env": env, "ready": "/ready"}
+    credentials = str(home.absolute() / "credentials")
+    common = common | {"env": env, "ready": "/ready", "credentials": credentials}
     return [
         SideConfig(name=name, command=stack, **common),
         SideConfig(name=f"{name}-without-ray", command=alone, **common),

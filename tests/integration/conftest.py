@@ -36,7 +36,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 def client(stack: Stack) -> Iterator[OpenAI]:
     """The `openai` package as it comes; no retries, so that every error shows."""
     with OpenAI(
-        base_url=f"{stack.url}/v1", api_key="none", timeout=TIMEOUT_S, max_retries=0
+        base_url=f"{stack.url}/v1", api_key=stack.key, timeout=TIMEOUT_S, max_retries=0
     ) as openai:
         yield openai
 
@@ -45,7 +45,7 @@ def client(stack: Stack) -> Iterator[OpenAI]:
 async def async_client(stack: Stack) -> AsyncIterator[AsyncOpenAI]:
     """The asynchronous one."""
     async with AsyncOpenAI(
-        base_url=f"{stack.url}/v1", api_key="none", timeout=TIMEOUT_S, max_retries=0
+        base_url=f"{stack.url}/v1", api_key=stack.key, timeout=TIMEOUT_S, max_retries=0
     ) as openai:
         yield openai
 
@@ -53,7 +53,7 @@ async def async_client(stack: Stack) -> AsyncIterator[AsyncOpenAI]:
 @pytest.fixture(scope="session")
 def http(stack: Stack) -> Iterator[httpx.Client]:
     """Plain HTTP, for what no package sends."""
-    with httpx.Client(base_url=stack.url, timeout=TIMEOUT_S) as plain:
+    with httpx.Client(base_url=stack.url, headers=stack.headers, timeout=TIMEOUT_S) as plain:
         yield plain
 
 

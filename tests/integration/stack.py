@@ -25,6 +25,7 @@ import httpx
 
 from serving.home import Home
 from serving.models import prepare
+from serving.runtime import admin_key
 
 REPOSITORY = Path(__file__).parents[2]
 START_S = 240.0
@@ -38,6 +39,16 @@ class Stack:
     home: Home
     url: str
     process: subprocess.Popen[bytes]
+
+    @property
+    def key(self) -> str:
+        """The admin key."""
+        return admin_key(self.home)
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Of a request that bears it."""
+        return {"authorization": f"Bearer {self.key}"}
 
     def corral(self, *arguments: str, timeout_s: float = 120.0) -> subprocess.CompletedProcess[str]:
         """The output of one `corral` command that finds this stack by its home."""

@@ -43,7 +43,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 @pytest.fixture(scope="module")
 def http(site: Stack) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=site.url, timeout=30.0) as client:
+    with httpx.Client(base_url=site.url, headers=site.headers, timeout=30.0) as client:
         yield client
 
 
@@ -243,7 +243,7 @@ def test_https_from_certificate_files(tmp_path: Path) -> None:
     with serve(home, *options, config="fake", certificate=tls.certificate) as stack:
         assert stack.url.startswith("https://")
         trusted = ssl.create_default_context(cafile=tls.certificate)
-        with httpx.Client(base_url=stack.url, verify=trusted) as client:
+        with httpx.Client(base_url=stack.url, headers=stack.headers, verify=trusted) as client:
             body = {"model": "fake", "prompt": "one", "max_tokens": 2}
             assert client.post(COMPLETIONS, json=body).json()["choices"][0]["text"] == "one one"
         with pytest.raises(httpx.ConnectError, match="certificate"):

@@ -47,14 +47,14 @@ def stack(tmp_path_factory: pytest.TempPathFactory, hang_switch: Path) -> Iterat
 
 def complete(stack: Stack, tokens: int, *, model: str = "fake") -> httpx.Response:
     body = {"model": model, "prompt": "word", "max_tokens": tokens}
-    return httpx.post(f"{stack.url}/v1/completions", json=body, timeout=RECOVERY_S)
+    return httpx.post(
+        f"{stack.url}/v1/completions", json=body, headers=stack.headers, timeout=RECOVERY_S
+    )
 
 
 def replicas(stack: Stack) -> dict[str, dict[str, object]]:
     """Status of every replica by its id, from the admin route."""
-    key = (stack.home.root / "credentials").read_text().split(":", 1)[1].strip()
-    headers = {"authorization": f"Bearer {key}"}
-    answer = httpx.get(f"{stack.url}/admin/status", headers=headers, timeout=30.0)
+    answer = httpx.get(f"{stack.url}/admin/status", headers=stack.headers, timeout=30.0)
     assert answer.status_code == 200, answer.text
     return {replica["replica"]: replica for replica in answer.json()["replicas"]}
 
@@ -95,7 +95,9 @@ def test_a_replica_killed_before_its_answer_costs_the_client_nothing(stack: Stac
 def test_a_replica_killed_in_mid_stream_ends_the_stream_with_an_error(stack: Stack) -> None:
     body = {"model": "fake", "prompt": "word", "max_tokens": 100, "stream": True}
     lines: list[str] = []
-    with httpx.stream("POST", f"{stack.url}/v1/completions", json=body, timeout=60.0) as response:
+    with httpx.stream(
+        "POST", f"{stack.url}/v1/completions", json=body, headers=stack.headers, timeout=60.0
+    ) as response:
         for line in response.iter_lines():
             lines.append(line)
             if len(lines) == 6:
@@ -110,7 +112,7 @@ def test_a_client_that_gives_up_waiting_stops_the_engine(stack: Stack) -> None:
     """httpx sends head and body apart, as many clients do: HAProxy must still see it leave."""
     body = {"model": "fake", "prompt": "word", "max_tokens": 1000}
     with pytest.raises(httpx.ReadTimeout):
-        httpx.post(f"{stack.url}/v1/completions", json=body, timeout=0.5)
+        httpx.post(f"{stack.url}/v1/completions", json=body, headers=stack.headers, timeout=0.5)
     time.sleep(1.0)
     assert [replica["running"] for replica in replicas(stack).values()] == [0, 0]
 

@@ -68,11 +68,13 @@ def is_free(url: str) -> bool:
     return True
 
 
-def stream(url: str, tokens: int, lines: list[str]) -> None:
+def stream(stack: Stack, tokens: int, lines: list[str]) -> None:
     """Collects the data lines of a streamed completion; stops where the connection does."""
     body = {"model": "fake", "prompt": "x", "max_tokens": tokens, "stream": True}
     try:
-        with httpx.stream("POST", f"{url}/v1/completions", json=body, timeout=60.0) as response:
+        with httpx.stream(
+            "POST", f"{stack.url}/v1/completions", json=body, headers=stack.headers, timeout=60.0
+        ) as response:
             lines += [line for line in response.iter_lines() if line]
     except httpx.TransportError as exc:
         lines.append(f"broken: {exc}")
@@ -82,7 +84,7 @@ def test_sigterm_lets_running_streams_finish_and_leaves_nothing(home: Home) -> N
     lines: list[str] = []
     with serve(home, "--set", "models.0.engine.token_interval_s=0.05", config="fake") as stack:
         url = stack.url
-        reader = threading.Thread(target=stream, args=(url, 60, lines))
+        reader = threading.Thread(target=stream, args=(stack, 60, lines))
         reader.start()
         time.sleep(1.0)
         stack.process.terminate()

@@ -16,7 +16,6 @@ import pytest
 from openai import AsyncOpenAI, BadRequestError, NotFoundError, OpenAI
 
 from serving.engines.vllm import PROBE_PROMPTS
-from serving.runtime import admin_key
 from tests.integration.adapters import WEIGHTS, Change, noisy, publish, scaled
 from tests.integration.conftest import MAX_CPU_LORAS, MAX_LORAS, MODEL
 from tests.integration.stack import Stack
@@ -68,9 +67,7 @@ def ask(client: OpenAI, model: str) -> str:
 
 
 def admin(stack: Stack) -> httpx.Client:
-    key = admin_key(stack.home)
-    headers = {"authorization": f"Bearer {key}"}
-    return httpx.Client(base_url=stack.url, headers=headers, timeout=120.0)
+    return httpx.Client(base_url=stack.url, headers=stack.headers, timeout=120.0)
 
 
 def loaded(stack: Stack) -> list[str]:
@@ -295,7 +292,7 @@ def test_load_of_an_adapter_without_effect_gives_the_reason(
 
 def prompt_tokens(stack: Stack) -> float:
     """Tokens of prompts that the engine has read since it started."""
-    lines = httpx.get(f"{stack.url}/metrics", timeout=30.0).text.splitlines()
+    lines = httpx.get(f"{stack.url}/metrics", headers=stack.headers, timeout=30.0).text.splitlines()
     found = [line for line in lines if line.startswith("vllm:prompt_tokens_total{")]
     assert found
     return sum(float(line.rpartition(" ")[2]) for line in found)
@@ -342,16 +339,3 @@ def test_show_names_the_replicas_that_hold_the_adapter(
     absent = stack.corral("adapters", "show", "nobody")
     assert absent.returncode == 1
     assert "no adapter 'nobody'" in absent.stderr
-
-
-def test_admin_routes_need_the_key(http: httpx.Client) -> None:
-    for method, path in (
-        ("GET", "/admin/adapters"),
-        ("POST", "/admin/adapters/load"),
-        ("GET", "/admin/status"),
-    ):
-        wrong = {"authorization": "Bearer sk-admin-wrong"}
-        for headers in ({}, wrong):
-            answer = http.request(method, path, headers=headers, json={"name": "pirate"})
-            assert answer.status_code == 401
-            assert answer.json()["error"]["code"] == "invalid_api_key"

@@ -22,7 +22,9 @@ GREEDY = {"temperature": 0}
 
 @pytest.fixture(scope="module")
 def anthropic(stack: Stack) -> Iterator[Anthropic]:
-    with Anthropic(base_url=stack.url, api_key="none", timeout=TIMEOUT_S, max_retries=0) as client:
+    with Anthropic(
+        base_url=stack.url, api_key=stack.key, timeout=TIMEOUT_S, max_retries=0
+    ) as client:
         yield client
 
 
@@ -57,7 +59,7 @@ def test_anthropic_streams_the_plain_answer_in_pieces(anthropic: Anthropic) -> N
 
 async def test_anthropic_knows_an_unknown_model_async(stack: Stack) -> None:
     async with AsyncAnthropic(
-        base_url=stack.url, api_key="none", timeout=TIMEOUT_S, max_retries=0
+        base_url=stack.url, api_key=stack.key, timeout=TIMEOUT_S, max_retries=0
     ) as client:
         with pytest.raises(NotFoundError, match="did you mean smollm2-135m"):
             await client.messages.create(
@@ -69,7 +71,7 @@ def test_langchain_chats_streams_and_embeds(stack: Stack) -> None:
     langchain = pytest.importorskip("langchain_openai")
     chat = langchain.ChatOpenAI(
         base_url=f"{stack.url}/v1",
-        api_key="none",
+        api_key=stack.key,
         model=MODEL,
         temperature=0,
         max_tokens=TOKENS,
@@ -83,7 +85,7 @@ def test_langchain_chats_streams_and_embeds(stack: Stack) -> None:
     # Token ids are those of OpenAI's tokenizer unless the length check is off.
     embedder = langchain.OpenAIEmbeddings(
         base_url=f"{stack.url}/v1",
-        api_key="none",
+        api_key=stack.key,
         model=EMBEDDER,
         check_embedding_ctx_length=False,
     )
@@ -99,7 +101,7 @@ def test_litellm_chats_streams_and_embeds(stack: Stack) -> None:
         options = {
             "model": f"openai/{MODEL}",
             "api_base": f"{stack.url}/v1",
-            "api_key": "none",
+            "api_key": stack.key,
             "messages": [{"role": "user", "content": QUESTION}],
             "max_tokens": TOKENS,
             "temperature": 0,
@@ -112,7 +114,7 @@ def test_litellm_chats_streams_and_embeds(stack: Stack) -> None:
             model=f"openai/{EMBEDDER}",
             input=["a cat sleeps"],
             api_base=f"{stack.url}/v1",
-            api_key="none",
+            api_key=stack.key,
         )
     assert plain
     assert "".join(pieces) == plain

@@ -32,7 +32,7 @@ BODIES: dict[str, dict[str, Any]] = {
 
 def running(stack: Stack) -> float:
     """Requests that vLLM's scheduler holds."""
-    text = httpx.get(f"{stack.url}/metrics", timeout=30.0).text
+    text = httpx.get(f"{stack.url}/metrics", headers=stack.headers, timeout=30.0).text
     return sum(
         float(line.rpartition(" ")[2])
         for line in text.splitlines()
@@ -60,7 +60,9 @@ def test_a_client_that_goes_away_stops_the_engine(stack: Stack, path: str, strea
     patience_s = 60.0 if streamed else 0.5
     with (
         suppress(httpx.ReadTimeout),
-        httpx.stream("POST", f"{stack.url}{path}", json=body, timeout=patience_s) as response,
+        httpx.stream(
+            "POST", f"{stack.url}{path}", json=body, headers=stack.headers, timeout=patience_s
+        ) as response,
     ):
         assert response.status_code == 200, response.read()
         assert streamed
@@ -89,6 +91,7 @@ def test_a_stopped_engine_is_replaced_and_leaves_no_process(stack: Stack) -> Non
         time.sleep(0.5)
     answer = httpx.post(
         f"{stack.url}/v1/completions",
+        headers=stack.headers,
         json={"model": MODEL, "prompt": "The capital of France is", "max_tokens": 4},
         timeout=RESTARTED_S,
     )

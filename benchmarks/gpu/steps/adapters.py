@@ -93,6 +93,6 @@ def _load_all(context: Context, engine: Address, models: list[str]) -> float:
     began = time.perf_counter()
     for model in models:
         body = {"model": model, "prompt": [context.model.first_id] * 8, "max_tokens": 1}
-        post(f"{engine.url}/v1/completions", body)
+        post(f"{engine.url}/v1/completions", body, headers=engine.headers)
     context.say(f"{len(models)} adapters loaded")
     return time.perf_counter() - began

@@ -97,7 +97,7 @@ def _ask(
                 "encoding_format": "base64",
             }
             sent = time.perf_counter()
-            answer = post(f"{engine.url}/v1/embeddings", asked)
+            answer = post(f"{engine.url}/v1/embeddings", asked, headers=engine.headers)
             if sent >= warm:
                 began = began or sent
                 client.requests += 1

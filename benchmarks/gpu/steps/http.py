@@ -6,17 +6,25 @@ import json
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Mapping
 from typing import Any
 
 from benchmarks.gpu.context import StepFailed
 
 __all__ = ["first_token_s", "post"]
 
+JSON = {"content-type": "application/json"}
 
-def post(url: str, body: Any = None, timeout_s: float = 120.0) -> Any:
+
+def post(
+    url: str,
+    body: Any = None,
+    timeout_s: float = 120.0,
+    headers: Mapping[str, str] | None = None,
+) -> Any:
     """The JSON answer. Raises StepFailed with the server's own words."""
     data = b"" if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(url, data, {"content-type": "application/json"})
+    request = urllib.request.Request(url, data, JSON | dict(headers or {}))
     try:
         with urllib.request.urlopen(request, timeout=timeout_s) as response:
             text = response.read()
@@ -27,13 +35,13 @@ def post(url: str, body: Any = None, timeout_s: float = 120.0) -> Any:
     return json.loads(text) if text.strip() else None
 
 
-def first_token_s(url: str, model: str, prompt: Any) -> float:
+def first_token_s(
+    url: str, model: str, prompt: Any, headers: Mapping[str, str] | None = None
+) -> float:
     """Seconds from the request to the first byte of a streamed answer's first event."""
     body = {"model": model, "prompt": prompt, "max_tokens": 2, "stream": True, "ignore_eos": True}
     data = json.dumps(body).encode()
-    request = urllib.request.Request(
-        f"{url}/v1/completions", data, {"content-type": "application/json"}
-    )
+    request = urllib.request.Request(f"{url}/v1/completions", data, JSON | dict(headers or {}))
     began = time.perf_counter()
     try:
         with urllib.request.urlopen(request, timeout=120.0) as response:

@@ -49,6 +49,7 @@ def run_level(
     spec = LoadSpec(
         url=engine.url,
         model=engine.model,
+        headers=engine.headers,
         streams=level.streams,
         max_tokens=max_tokens,
         warmup_s=level.warmup_s,

@@ -40,7 +40,7 @@ def run(config: PrefixConfig, context: Context) -> dict[str, Any]:
 
             def ttft(start: list[int], engine: Any = engine) -> float:
                 prompt = start + draw.choices(ids, k=config.own_tokens)
-                return 1e3 * first_token_s(engine.url, engine.model, prompt)
+                return 1e3 * first_token_s(engine.url, engine.model, prompt, engine.headers)
 
             ttft(beginning)  # fills the cache
             cold, hit = [], []

@@ -38,7 +38,7 @@ def run(config: SleepConfig, context: Context) -> dict[str, Any]:
             asleep = _memory()
             woke = _seconds(f"{engine.url}/wake_up")
             prompt = draw.choices(range(context.model.first_id, context.model.last_id), k=64)
-            first = first_token_s(engine.url, engine.model, prompt)
+            first = first_token_s(engine.url, engine.model, prompt, engine.headers)
             rows.append(
                 {
                     "level": level,
