@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
+from contextvars import Context
 from typing import Any, NoReturn
 
 import ray
@@ -78,7 +79,9 @@ class RayPool:
         if kept is not None:
             return kept
         freed: asyncio.Future[RayLease] = asyncio.get_running_loop().create_future()
-        granted = asyncio.ensure_future(self._grant(key, adapter))
+        # In a context of its own: Serve ends the calls of a request with it, and a lease must
+        # live on for a moment, to be given out again or to be asked what was used.
+        granted = asyncio.create_task(self._grant(key, adapter), context=Context())
         queue = self._waiting.setdefault(key, deque())
         queue.append(freed)
         started = time.monotonic()

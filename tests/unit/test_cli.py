@@ -18,7 +18,6 @@ from configs import ConfigError
 from serving import cli
 from serving.cli import CONFIGS, config_path
 from serving.commands import client
-from serving.commands.client import NotServing
 from serving.errors import CorralError, StartError
 from serving.home import Home
 from serving.runtime import admin_key
@@ -216,34 +215,19 @@ async def test_the_server_says_what_is_wrong(site: Site) -> None:
         await asyncio.to_thread(client.call, site.home, site.url, "GET", "/v1/models/fakes")
 
 
-async def test_the_admin_key_goes_to_admin_routes_only(tmp_path: Path) -> None:
-    seen: dict[str, bytes | None] = {}
+async def test_commands_present_a_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[bytes | None] = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        seen[scope["path"]] = dict(scope["headers"]).get(b"authorization")
+        seen.append(dict(scope["headers"]).get(b"authorization"))
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": b"{}"})
 
     home = Home(tmp_path)
     async with listening(app) as url:
-        for path in ("/ready", "/v1/models", "/admin/status"):
-            await asyncio.to_thread(client.call, home, url + "/", "GET", path)
-    assert seen == {
-        "/ready": None,
-        "/v1/models": None,
-        "/admin/status": f"Bearer {admin_key(home)}".encode(),
-    }
-
-
-@pytest.mark.parametrize(
-    ("status", "words"), [(200, "is no corral"), (502, r"<html> \(HTTP 502\)")]
-)
-async def test_an_answer_that_is_not_json_is_told(tmp_path: Path, status: int, words: str) -> None:
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        await send({"type": "http.response.start", "status": status, "headers": []})
-        await send({"type": "http.response.body", "body": b"<html>"})
-
-    async with listening(app) as url:
-        with pytest.raises(CorralError, match=words) as caught:
-            await asyncio.to_thread(client.call, Home(tmp_path), url, "GET", "/ready")
-    assert isinstance(caught.value, NotServing) == (status == 200)
+        await asyncio.to_thread(client.call, home, url, "GET", "/v1/models")
+        own = admin_key(home)
+        await asyncio.to_thread(client.call, home, url, "GET", "/v1/models")
+        monkeypatch.setenv("CORRAL_API_KEY", "sk-mine")
+        await asyncio.to_thread(client.call, home, url, "GET", "/v1/models")
+    assert seen == [None, f"Bearer {own}".encode(), b"Bearer sk-mine"]
