@@ -73,7 +73,9 @@ BY_GATEWAY = {
     "adapter-of-embedder": Refusal(
         "POST", "/v1/embeddings", 404, "adapters", json={"model": f"{EMBEDDER}:x", "input": "a"}
     ),
-    "wrong-endpoint": Refusal("POST", "/v1/embeddings", 400, EMBEDDER, json=chat()),
+    "wrong-endpoint": Refusal(
+        "POST", "/v1/embeddings", 400, EMBEDDER, json={"model": MODEL, "input": "Hi"}
+    ),
     "chat-to-embedder": Refusal(
         "POST", "/v1/chat/completions", 400, MODEL, json=chat(model=EMBEDDER)
     ),
