@@ -212,7 +212,8 @@ async def test_sweeping_goes_on_for_leases_opened_after_the_last_ended(
             await book.open(None).closed.wait()
 
 
-async def test_closing_a_lease_aborts_what_runs_on_it() -> None:
+async def test_closing_a_lease_aborts_what_runs_on_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leases, "CANCEL_AFTER_S", 0.05)
     aborted = asyncio.Event()
 
     async def work() -> None:
@@ -234,7 +235,10 @@ async def test_closing_a_lease_aborts_what_runs_on_it() -> None:
     assert await door.status(lease.ticket) == STALE_STATUS
 
 
-async def test_who_waits_for_a_lease_that_is_closed_is_told() -> None:
+async def test_who_waits_for_a_lease_that_is_closed_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(leases, "CANCEL_AFTER_S", 0.05)
     done = asyncio.Event()
 
     async def work() -> None:

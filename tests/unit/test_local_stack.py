@@ -14,6 +14,9 @@ from pathlib import Path
 import httpx
 import pytest
 
+from serving.home import Home
+from serving.runtime import admin_key
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -39,6 +42,7 @@ def stack(tmp_path: Path) -> Iterator[tuple[httpx.Client, subprocess.Popen[bytes
             except httpx.HTTPError:
                 assert process.poll() is None
                 time.sleep(0.05)
+        client.headers["authorization"] = f"Bearer {admin_key(Home(tmp_path))}"
         yield client, process
     process.kill()
     process.communicate()
