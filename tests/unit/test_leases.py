@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from functools import partial
 
 import pytest
 from starlette.types import Message, Receive, Scope, Send
@@ -81,7 +82,7 @@ async def test_the_door_tells_what_the_last_request_has_used() -> None:
         scope = SCOPE.get()
         assert scope is not None
         for count in counts:
-            scope.track(lambda count=count: count)
+            scope.track(partial(replace, count))
 
     door = Door(two_sequences)
     lease = door.book.open(None)
