@@ -243,6 +243,15 @@ class ServeConfig(StrictModel):
     models: tuple[ModelConfig, ...] = Field(min_length=1)
     """What is served. The first one is what `corral chat` talks to."""
 
+    @model_validator(mode="after")
+    def _one_store(self) -> ServeConfig:
+        if self.cluster.address is not None and self.store.url is None:
+            raise ValueError(
+                "cluster.address: gateways on several machines need one store; "
+                "set store.url to a PostgreSQL database"
+            )
+        return self
+
     @field_validator("models")
     @classmethod
     def _distinct(cls, models: tuple[ModelConfig, ...]) -> tuple[ModelConfig, ...]:

@@ -38,6 +38,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ConfigError, SideError) as exc:
         print(exc, file=sys.stderr)
         return 2
+    idle_runs = [run for run in runs if not run.load.completed]
+    if idle_runs:
+        print(
+            f"{len(idle_runs)} of {len(runs)} runs saw no answer end within the window: "
+            "lower max_tokens or raise duration_s",
+            file=sys.stderr,
+        )
+        return 1
     rates = {name: _rates(runs, name) for name in ("vllm", "corral")}
     share = ratio(rates["corral"], rates["vllm"])
     met = share.value >= config.bar

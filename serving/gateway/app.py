@@ -52,7 +52,7 @@ class Gateway:
 
     def gate(self) -> Gate:
         """Who is let in."""
-        return OpenGate() if self.accounts is None else KeyGate(self.accounts)
+        return OpenGate() if self.accounts is None else KeyGate(self.accounts, self.metrics)
 
 
 def build_app(gateway: Gateway) -> ASGIApp:

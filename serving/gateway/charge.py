@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -28,6 +29,8 @@ class Charge:
     payer: Payer
     path: str
     request_id: str
+    on_booked: Callable[[Payer, Tokens], None] = lambda payer, used: None
+    """Told what the ledger is told."""
     gpus: float = 0.0
     """Of the replica that answers, for prices by the second."""
     reservation: str | None = None
@@ -49,10 +52,12 @@ class Charge:
             return
         seconds = time.perf_counter() - self.started
         first = self.first_byte
+        used = tokens(self.path, usage, seconds * self.gpus)
+        self.on_booked(self.payer, used)
         ledger.settle(
             Settle(
                 self.payer,
-                tokens(self.path, usage, seconds * self.gpus),
+                used,
                 self.path,
                 outcome,
                 self.request_id,

@@ -11,10 +11,12 @@ from serving.gateway.counting import Counter
 from serving.gateway.directory import Target
 from serving.gateway.errors import ApiError
 from serving.gateway.estimate import Bound
+from serving.gateway.metrics import GatewayMetrics
 from serving.store.accounts import Accounts
 from serving.store.errors import KeyRefused
 from serving.store.identity import HOST, Allow, Identity
-from serving.store.ledger_types import Granted, Payer, Refused, Reserve
+from serving.store.ledger_types import Granted, Payer, Refused, Reserve, Tokens
+from serving.store.money import NANO
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -45,8 +47,10 @@ class Gate(Protocol):
 class KeyGate:
     """By API keys and tokens of an identity provider."""
 
-    def __init__(self, accounts: Accounts) -> None:
+    def __init__(self, accounts: Accounts, metrics: GatewayMetrics) -> None:
         self._accounts = accounts
+        self._metrics = metrics
+        metrics.watch(accounts.ledger)
 
     async def identify(self, headers: Headers) -> Identity:
         """See `Gate.identify`: `Authorization: Bearer KEY`, or `x-api-key: KEY`."""
@@ -75,7 +79,8 @@ class KeyGate:
         config = target.served.config
         payer = Payer(identity.tenant_id, identity.lineage, config.name, target.adapter_name)
         ledger = self._accounts.ledger
-        charge = replace(request, payer=payer, gpus=config.replicas.num_gpus)
+        gpus = config.replicas.num_gpus
+        charge = replace(request, payer=payer, gpus=gpus, on_booked=self._count)
         if self._accounts.limit_book.concerns(payer):
             decision = await self._reserve(payer, bound(), count, request.request_id)
             charge.reservation = decision.reservation
@@ -99,6 +104,10 @@ class KeyGate:
         if isinstance(decision, Refused):
             raise refusal(decision)
         return decision
+
+    def _count(self, payer: Payer, used: Tokens) -> None:
+        cost = self._accounts.prices.of(payer.model, payer.adapter).cost(used)
+        self._metrics.booked(payer, used, cost / NANO)
 
     def _may_fit(self, refused: Refused, payer: Payer, bound: Bound) -> bool:
         """Whether what is missing is less than the prompt's share of what was asked."""

@@ -7,6 +7,10 @@ from collections.abc import Iterable
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from serving.store.ledger_types import Payer, Tokens
+from serving.store.ledger_writer import LedgerWriter
+
+COST_BUCKETS_USD = tuple(base * 10.0**power for power in range(-6, 2) for base in (1, 2, 5))
 LATENCY_BUCKETS_S = (
     *(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0),
 )
@@ -36,6 +40,42 @@ class GatewayMetrics:
             "corral_time_to_first_byte_seconds", "Until the first byte of the body", ("model",),
             buckets=LATENCY_BUCKETS_S, registry=self.registry,
         )  # fmt: skip
+
+        who = ("tenant", "key", "model", "adapter")
+        self._tokens = Counter(
+            "corral_tokens", "Tokens booked, by kind: input, cached, output, embedding",
+            (*who, "kind"), registry=self.registry,
+        )  # fmt: skip
+        self._cost = Counter(
+            "corral_cost_usd", "Money booked, in US dollars", who, registry=self.registry
+        )
+        self._request_cost = Histogram(
+            "corral_request_cost_usd", "Cost of a request, in US dollars", ("model", "adapter"),
+            buckets=COST_BUCKETS_USD, registry=self.registry,
+        )  # fmt: skip
+
+    def watch(self, ledger: LedgerWriter) -> None:
+        """Tell how far the ledger lags behind, and what it had to give up."""
+        pending = Gauge(
+            "corral_ledger_pending", "Bookings not written yet", registry=self.registry
+        )
+        pending.set_function(lambda: ledger.pending)
+        lost = Gauge(
+            "corral_ledger_lost", "Bookings given up; each is in the log", registry=self.registry
+        )
+        lost.set_function(lambda: ledger.lost)
+
+    def booked(self, payer: Payer, used: Tokens, cost_usd: float) -> None:
+        """Count what the ledger was told of one request. `cached` is part of `input`."""
+        adapter = payer.adapter or ""
+        who = (payer.tenant_id, payer.lineage, payer.model, adapter)
+        for kind in ("input", "cached", "output", "embedding"):
+            count = getattr(used, kind)
+            if count:
+                self._tokens.labels(*who, kind).inc(count)
+        if cost_usd:
+            self._cost.labels(*who).inc(cost_usd)
+        self._request_cost.labels(payer.model, adapter).observe(cost_usd)
 
     def observe(self, route: str, model: str, status: int, duration_s: float) -> None:
         """Count a finished request. `model` is empty when it could not be resolved."""

@@ -86,6 +86,13 @@ def test_a_worker_extension_would_replace_the_one_that_adapters_need() -> None:
         parse(ServeConfig, {"models": [{"name": "m", "engine": engine}]})
 
 
+def test_a_cluster_of_machines_needs_a_store_that_all_can_reach() -> None:
+    several = {"models": [FAKE], "cluster": {"address": "auto"}}
+    with pytest.raises(ConfigError, match=r"store\.url"):
+        parse(ServeConfig, several)
+    parse(ServeConfig, several | {"store": {"url": "postgresql://host/corral"}})
+
+
 def test_the_weights_are_the_source_or_the_name() -> None:
     engine = EmbeddingConfig()
     assert ModelConfig(name="a", engine=engine).weights == "a"

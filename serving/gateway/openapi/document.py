@@ -29,9 +29,11 @@ _FIELDS_FILE = Path(__file__).parent / "engine_fields.json"
 ERRORS = {
     400: "The request makes no sense, or asks for more than is allowed; `param` names the field",
     401: "No valid key",
+    402: "A budget is spent, or this request may cost more than it may",
     403: "The key may not do this",
     404: "No such model, adapter or route",
     408: "The request came too slowly",
+    409: "It exists already, or its state forbids the change",
     413: "The body is too large",
     429: "Too many requests at once; `retry-after` says when to come back",
     500: "A fault of the server",

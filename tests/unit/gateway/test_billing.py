@@ -22,7 +22,15 @@ from serving.store.keys import KeySpec
 from serving.store.limits import Limits
 from serving.store.spent import spent_of
 from serving.store.usage import UsageQuery, usage_of
-from tests.unit.gateway.in_process import ADMIN_KEY, WAIT_S, Site, gateway, local, write_adapter
+from tests.unit.gateway.in_process import (
+    ADMIN_KEY,
+    WAIT_S,
+    Site,
+    gateway,
+    local,
+    sample,
+    write_adapter,
+)
 
 SELF = Actor("test")
 PRICES = {"fake": PriceConfig(input="1", output="2"), "fake:pirate": PriceConfig(output="5")}
@@ -87,6 +95,12 @@ async def test_what_the_engine_says_is_booked(
 async def test_an_adapter_has_a_price_of_its_own(site: Site, accounts: Accounts) -> None:
     body = REQUESTS["/v1/completions"] | {"model": "fake:pirate"}
     assert (await site.http.post("/v1/completions", json=body)).status_code == 200
+    counted = site.metrics.exposition()
+    who = {"tenant": "acme", "model": "fake", "adapter": "pirate"}
+    assert sample(counted, "corral_tokens_total", **who, kind="output") == TOKENS
+    assert sample(counted, "corral_tokens_total", **who, kind="input") == 3
+    assert sample(counted, "corral_cost_usd_total", **who) == pytest.approx(TOKENS * 5e-6)
+    assert sample(counted, "corral_request_cost_usd_count", model="fake", adapter="pirate") == 1
     (row,) = await booked(accounts, 1)
     assert (row.group["model"], row.group["adapter"]) == ("fake", "pirate")
     assert row.cost_nusd == TOKENS * 5_000
