@@ -168,6 +168,12 @@ def _filled(text: str, values: dict[str, str]) -> str:
     return text
 
 
+def home_credentials() -> str:
+    """Where `corral serve` keeps its key when nobody names another home."""
+    home = Path(os.environ.get("CORRAL_HOME") or "~/.corral").expanduser()
+    return str(home / "credentials")
+
+
 def free_port() -> int:
     """A TCP port of the loopback interface that nothing holds now."""
     with socket.socket() as probe:

@@ -20,7 +20,7 @@ from benchmarks.dataplane.config import DataplaneConfig
 from benchmarks.load import LoadSpec
 from benchmarks.report import command_line, environment, write
 from benchmarks.rounds import Measurement, run_rounds
-from benchmarks.sides import SideError, start_sides
+from benchmarks.sides import SideError, home_credentials, start_sides
 from configs import ConfigError, load
 
 CONFIG = Path("configs/bench/dataplane.yaml")
@@ -84,7 +84,9 @@ def _with_urls(config: DataplaneConfig, args: argparse.Namespace) -> DataplaneCo
     if not args.lease_url:
         return config
     sides = [
-        side.model_copy(update={"url": args.lease_url}) if side.name == config.lease else side
+        side.model_copy(update={"url": args.lease_url, "credentials": home_credentials()})
+        if side.name == config.lease
+        else side
         for side in config.sides
     ]
     return config.model_copy(update={"sides": tuple(sides)})

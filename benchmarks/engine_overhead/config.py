@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 from pydantic import Field
 
-from benchmarks.sides import SideConfig
+from benchmarks.sides import SideConfig, home_credentials
 from configs import ConfigError, StrictModel
 
 __all__ = ["OverheadConfig", "sides", "vllm_environment", "vllm_flags"]
@@ -59,7 +59,7 @@ def sides(config: OverheadConfig) -> list[SideConfig]:
             name="corral",
             command=tuple(serve),
             ready="/ready",
-            credentials=str(_home() / "credentials"),
+            credentials=home_credentials(),
             **common,
         ),
     ]

@@ -33,6 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         name="stack",
         command=tuple(command),
         ready=args.ready,
+        model="-",  # nobody is asked anything
         port=0 if free else args.port,
         start_timeout_s=args.timeout,
     )

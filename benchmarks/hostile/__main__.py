@@ -18,7 +18,7 @@ from pathlib import Path
 
 from benchmarks.hostile.cases import Tally, attack, replicas
 from benchmarks.report import command_line, environment, write
-from benchmarks.sides import SideConfig, SideError, running
+from benchmarks.sides import SideConfig, SideError, home_credentials, running
 
 RESULTS = Path("benchmarks/results")
 EXAMPLES = 400
@@ -36,10 +36,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             url=args.url or "",
             command=tuple(command),
             ready="/ready",
+            credentials=home_credentials(),
             start_timeout_s=600.0,
         )
         with running(side, out.parent / "logs") as stack:
-            tally, gone = _rounds(stack.url, args.key, args.cases, args.seed)
+            own = stack.headers.get("authorization", "").removeprefix("Bearer ")
+            tally, gone = _rounds(stack.url, args.key or own, args.cases, args.seed)
     except SideError as exc:
         print(exc, file=sys.stderr)
         return 2
@@ -75,7 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--cases", type=int, default=1000, help="requests to send, at least")
     parser.add_argument("--seed", type=int, default=1, help="of the first round")
     parser.add_argument("--url", help="a stack that runs already")
-    parser.add_argument("--key", default="none", help="sent as a bearer key")
+    parser.add_argument("--key", help="by default the admin key of $CORRAL_HOME")
     parser.add_argument("--out", type=Path, help="JSON file for the result")
     parser.add_argument("command", nargs=argparse.REMAINDER, help="the stack, after `--`")
     return parser
