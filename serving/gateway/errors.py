@@ -24,6 +24,7 @@ from serving.store.errors import Conflict, Invalid, KeyRefused, NotFound, StoreU
 _TYPES = {
     400: "invalid_request_error",
     401: "authentication_error",
+    402: "insufficient_quota",
     403: "permission_error",
     404: "not_found_error",
     413: "invalid_request_error",

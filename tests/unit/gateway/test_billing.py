@@ -211,6 +211,7 @@ async def test_a_spent_budget_is_402_in_the_envelope_of_the_client(
         await booked(accounts, 1)
     error = answer.json()
     assert error["type"] == "error"
+    assert error["error"]["type"] == "insufficient_quota"
     assert "tokens per day of tenant acme: the limit is 7, 0 is left" in error["error"]["message"]
 
 
