@@ -48,10 +48,23 @@ def usage(
         writer = csv.writer(sys.stdout, lineterminator="\n")
         writer.writerows([header, *cells])
         return
-    table = Table(*header)
+    Console().print(_table(header, len(groups), cells) if cells else "nothing was used")
+
+
+def _table(header: list[str], groups: int, cells: list[list[str]]) -> Table:
+    """Without the sums that are zero in every row, so that the rest fits a terminal."""
+    shown = [
+        column
+        for column in range(len(header))
+        if column <= groups or any(line[column].strip("0.") for line in cells)
+    ]
+    table = Table()
+    for column in shown:
+        name = header[column].removesuffix("_tokens").replace("_", " ")
+        table.add_column(name, justify="left" if column < groups else "right", overflow="fold")
     for line in cells:
-        table.add_row(*map(escape, line))
-    Console().print(table if cells else "nothing was used")
+        table.add_row(*(escape(line[column]) for column in shown))
+    return table
 
 
 def _moment(text: str | None) -> str | None:

@@ -169,6 +169,9 @@ async def test_the_commands(site: Site, accounts: Accounts) -> None:
     assert (row["key"], row["model"], row["input_tokens"], row["cost_usd"]) == (
         "k", "m", "2", "0.000003000",
     )  # fmt: skip
+    table = await corral(site, "usage")
+    assert "input" in table
+    assert "gpu" not in table, "sums that are zero everywhere are left out"
 
 
 def test_the_store_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
