@@ -38,7 +38,7 @@ CHAT = """
 import sys
 from openai import OpenAI
 key = next(line.split()[1] for line in open(sys.argv[2]) if line.startswith("admin_key:"))
-client = OpenAI(base_url=sys.argv[1] + "/v1", api_key=key, max_retries=0)
+client = OpenAI(base_url=sys.argv[1], api_key=key, max_retries=0)
 said = client.chat.completions.create(
     model=next(iter(client.models.list())).id,
     messages=[{"role": "user", "content": "What is the capital of France?"}],
@@ -106,7 +106,7 @@ def rehearse(bundle: Path, scratch: Path) -> None:
 
 @contextmanager
 def serving(corral: str, config: str, scratch: Path, environment: dict[str, str]) -> Iterator[str]:
-    """The address of `corral serve`, from when it is ready until it has been ended."""
+    """The API, http://…/v1, of `corral serve`, from when it is ready until it has been ended."""
     log = scratch / f"serve-{config}.log"
     began = time.monotonic()
     with log.open("wb") as output:

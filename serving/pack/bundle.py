@@ -16,7 +16,7 @@ from serving.models import BUILTINS
 from serving.pack import install, project
 from serving.pack.archive import Compression, Member, Written, write_parts
 from serving.pack.cache import Wheel, WheelCache
-from serving.pack.closure import Closure, resolve
+from serving.pack.closure import Closure, required, resolve
 from serving.pack.errors import PackError
 from serving.pack.fatbin import parse_arch
 from serving.pack.host import HostPackages
@@ -134,7 +134,12 @@ def _add_models(plan: Plan, lock: Lock, cache: WheelCache, closure: Closure) -> 
     for name in plan.models:
         if name in BUILTINS:
             package = canonicalize_name(BUILTINS[name].package)
-            closure.wheels |= cache.get([lock.pins[package]])
+            wheel = cache.get([lock.pins[package]])[package]
+            closure.wheels[package] = wheel
+            for requirement in required(wheel, {""}, plan.target):
+                needed = canonicalize_name(requirement.name)
+                if needed not in closure.wheels:
+                    closure.omitted.setdefault(needed, f"{package} is packed for its weights")
 
 
 def _trimmed(
