@@ -17,6 +17,7 @@ from serving.pack.bundle import pack as make_bundle
 from serving.pack.errors import PackError
 from serving.pack.host import read_host_packages
 from serving.pack.manifest import Manifest
+from serving.pack.summary import write_summary
 from serving.pack.target import Target
 
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 2**10, "MI": 2**20, "GI": 2**30}
@@ -51,6 +52,9 @@ def pack(
     cache: Annotated[
         Path | None, typer.Option(help="Fetched wheels; default: CORRAL_HOME/cache/wheels.")
     ] = None,
+    summary: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the sizes there, as JSON.")
+    ] = None,
 ) -> None:
     """Pack everything a machine without a network needs, in parts, with an installer."""
     if torch_from_host != (host_packages is not None):
@@ -81,6 +85,9 @@ def pack(
         lambda line: log.print(line, style="dim", highlight=False, markup=False),
     )
     render(manifest, out, Console())
+    if summary is not None:
+        words = ["OUT" if word == str(out) else word for word in sys.argv[1:]]
+        write_summary(manifest, words, summary)
 
 
 def parse_size(text: str) -> int:

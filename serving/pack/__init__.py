@@ -10,5 +10,6 @@ trim.py      a wheel without the files and kernels that its GPU never loads
 fatbin.py    kernels inside a shared library, by GPU architecture
 archive.py   one compressed stream, cut into parts
 bundle.py    puts them together, with manifest.py's record of it
+summary.py   that record's sizes, as a result to keep
 install.py   runs on the host, alone, on the standard library of any Python since 3.9
 """

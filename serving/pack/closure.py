@@ -59,7 +59,7 @@ def resolve(
         wave = [
             requirement
             for name, wheel in wheels.items()
-            for requirement in _required(wheel, wanted[name], target)
+            for requirement in required(wheel, wanted[name], target)
         ]
     return found
 
@@ -94,7 +94,8 @@ def _place(
     return True
 
 
-def _required(wheel: Wheel, extras: set[str], target: Target) -> list[Requirement]:
+def required(wheel: Wheel, extras: set[str], target: Target) -> list[Requirement]:
+    """What `wheel` requires on `target`, by itself (the extra "") and with its extras."""
     environments = [{**target.markers, "extra": extra} for extra in sorted(extras)]
     return [
         requirement

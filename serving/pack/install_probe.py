@@ -41,22 +41,40 @@ def probe(manifest: Manifest) -> int:
 
 
 def conflicts(manifest: Manifest) -> Iterator[str]:
-    """Requirements of the bundle's packages that are met by nothing, or by a wrong version."""
-    from packaging.requirements import Requirement
+    """Requirements of the bundle's packages that are met by nothing, or by a wrong version.
 
-    for package in manifest["packages"]:
-        for line in metadata.requires(package["name"]) or []:
-            need = Requirement(line)
+    An extra is followed into the host's packages, which may be there without it.
+    """
+    waiting = [(package["name"], "") for package in manifest["packages"]]
+    seen = set(waiting)
+    while waiting:
+        package, extra = waiting.pop(0)
+        for need in requirements(package, extra):
             name = re.sub(r"[-_.]+", "-", need.name).lower()
-            if name in manifest["omitted"] or (need.marker and not need.marker.evaluate()):
+            if name in manifest["omitted"]:
                 continue
             try:
                 have = metadata.version(need.name)
             except metadata.PackageNotFoundError:
-                yield f"{package['name']} requires {need}, which is not installed"
+                yield f"{package} requires {need}, which is not installed"
                 continue
             if not need.specifier.contains(have, prereleases=True):
-                yield f"{package['name']} requires {need}, installed is {have}"
+                yield f"{package} requires {need}, installed is {have}"
+            new = {(need.name, wanted) for wanted in need.extras} - seen
+            seen |= new
+            waiting += sorted(new)
+
+
+def requirements(package: str, extra: str) -> Iterator[Any]:
+    """What `package` requires here; with an extra, only what that adds."""
+    from packaging.requirements import Requirement
+
+    for line in metadata.requires(package) or []:
+        need = Requirement(line)
+        always = need.marker is None or need.marker.evaluate({"extra": ""})
+        with_it = need.marker is None or need.marker.evaluate({"extra": extra})
+        if with_it and not (extra and always):
+            yield need
 
 
 def probe_gpu(arch: str | None) -> int:

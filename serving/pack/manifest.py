@@ -60,6 +60,8 @@ class Manifest(StrictModel):
 
     schema_version: int = SCHEMA
     corral: str
+    revision: str | None = None
+    """Of the checkout that it was packed from."""
     target: Literal["cpu", "gpu"]
     python: str
     platform: str

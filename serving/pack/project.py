@@ -19,6 +19,8 @@ from serving.pack.errors import PackError
 ROOT = Path(__file__).resolve().parents[2]
 ROOMS = ("configs", "rag", "finetune", "benchmarks", "serving")
 FILES = ("pyproject.toml", "README.md", "LICENSE")
+REVISION = "REVISION"
+"""Beside the packages of an installation: what they were packed from."""
 NOT_CODE = shutil.ignore_patterns("__pycache__", "results", "*.pyc")
 
 
@@ -30,6 +32,24 @@ def requirements(extra: str, root: Path = ROOT) -> Iterator[Requirement]:
     project = tomllib.loads(path.read_text(encoding="utf-8"))["project"]
     for line in (*project["dependencies"], *project["optional-dependencies"][extra]):
         yield Requirement(line)
+
+
+def revision(root: Path = ROOT) -> str | None:
+    """The checkout's commit, with `-modified` when it is not quite that; None if nobody knows.
+
+    A copy without its history may say it in a file REVISION.
+    """
+    try:
+        commit = _git(root, "rev-parse", "HEAD")
+        return f"{commit}-modified" if _git(root, "status", "--porcelain") else commit
+    except (OSError, subprocess.CalledProcessError):
+        path = root / REVISION
+        return path.read_text(encoding="utf-8").strip() if path.is_file() else None
+
+
+def _git(root: Path, *words: str) -> str:
+    done = subprocess.run(["git", *words], cwd=root, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
 
 
 def build_wheel(directory: Path, root: Path = ROOT) -> Wheel:

@@ -11,15 +11,17 @@ import hashlib
 import io
 import re
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 from serving.pack import fatbin
 from serving.pack.cache import Wheel
 from serving.pack.errors import FatbinError
 
 EPOCH = (1980, 1, 1, 0, 0, 0)
+NOTHING: Mapping[str, bytes] = MappingProxyType({})
 CUDA_LIBRARY = re.compile(r"\.so(\.\d+)*$")
 
 
@@ -85,11 +87,18 @@ class Trim:
 
 
 def trim_wheel(
-    wheel: Wheel, directory: Path, *, arch: int | None, python: str, rules: Sequence[Rule] = RULES
+    wheel: Wheel,
+    directory: Path,
+    *,
+    arch: int | None,
+    python: str,
+    rules: Sequence[Rule] = RULES,
+    added: Mapping[str, bytes] = NOTHING,
 ) -> tuple[Path, Trim]:
     """Write `wheel` without what the rules name, uncompressed, into `directory`.
 
-    `arch` is 90 for sm_90; None keeps the kernels of every architecture.
+    `arch` is 90 for sm_90; None keeps the kernels of every architecture. `added` are further
+    files, by their path beside the packages.
     """
     done, path = Trim(), directory / wheel.path.name
     record: list[tuple[str, str, str]] = []
@@ -107,6 +116,9 @@ def trim_wheel(
                 content = _blank(info.filename, content, arch, done)
             _store(out, info, content)
             record.append((info.filename, _digest(content), str(len(content))))
+        for name, content in added.items():
+            _store(out, _file(name), content)
+            record.append((name, _digest(content), str(len(content))))
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerows([*record, (entry, "", "")])
         _store(out, source.getinfo(entry), text.getvalue().encode())
@@ -134,6 +146,13 @@ def _blank(path: str, content: bytes, arch: int, done: Trim) -> bytes:
     if dropped:
         done.blanked[path] = sum(image.size for image in dropped)
     return content
+
+
+def _file(name: str) -> zipfile.ZipInfo:
+    """A plain file, for all to read."""
+    info = zipfile.ZipInfo(name)
+    info.external_attr = 0o100644 << 16
+    return info
 
 
 def _store(out: zipfile.ZipFile, like: zipfile.ZipInfo, content: bytes) -> None:

@@ -8,7 +8,7 @@ without those of UNUSED. `corral pack --with NAME` puts one back.
 from __future__ import annotations
 
 UNUSED = {
-    "google-api-core": "an exporter to Google's cloud; brings google-auth and cryptography",
+    "google-api-core": "an exporter to Google's cloud; brings google-auth",
     "mcp": "tools that the server itself would call",
     "py-spy": "profiles from Ray's dashboard, which is off",
     "virtualenv": "environments that Ray would make for single tasks",

@@ -12,12 +12,16 @@ import platform
 import shutil
 import subprocess
 import sys
+import tarfile
+import zipfile
 from importlib import metadata
 from pathlib import Path
 
 import pytest
 
+from serving.pack.install import open_stream
 from serving.pack.manifest import Manifest
+from serving.pack.project import revision
 from tests.integration.stack import REPOSITORY, free_port
 
 ALONE = ["unshare", "--user", "--map-root-user", "--net", "sh", "-c"]
@@ -76,6 +80,21 @@ def test_bundle_holds_what_the_host_lacks_and_nothing_else(bundle: Path) -> None
     assert all((bundle / part.name).stat().st_size == part.size for part in manifest.parts)
 
 
+def test_projects_own_wheel_is_whole(bundle: Path, tmp_path: Path) -> None:
+    """Data that its packages read, and the revision where `benchmarks.gpu` looks for it."""
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    with tarfile.open(fileobj=open_stream(bundle, manifest), mode="r|") as tar:
+        tar.extractall(tmp_path, filter="data")
+    with zipfile.ZipFile(tmp_path / manifest["packages"][0]["file"]) as wheel:
+        names = {*wheel.namelist()}
+        assert wheel.read("REVISION").decode().strip() == revision() == manifest["revision"]
+    rooms = ("configs", "serving", "benchmarks")
+    kept = [path for room in rooms for path in (REPOSITORY / room).rglob("*") if path.is_file()]
+    expected = {path.relative_to(REPOSITORY) for path in kept}
+    unwanted = ("__pycache__", "results")
+    assert {str(path) for path in expected if not {*unwanted} & {*path.parts}} <= names
+
+
 @pytest.mark.cluster
 def test_installs_and_serves_without_a_network(
     bundle: Path, offline: list[str], tmp_path: Path
@@ -93,11 +112,13 @@ def test_installs_and_serves_without_a_network(
     assert installed.returncode == 0, installed.stdout + installed.stderr
     assert "1 as in the bundle" in installed.stdout
     python = tmp_path / "home" / "venv" / "bin" / "python"
-    code = "import serving; print(serving.__file__)"
+    code = "import serving; from benchmarks.gpu.runner import _revision as revision; "
+    code += "print(serving.__file__, revision())"
     where = subprocess.run(
         [python, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
     )
     assert where.stdout.startswith(str(tmp_path / "home" / "venv"))
+    assert where.stdout.split()[1] == revision()
     script = SERVE.format(
         corral=python.with_name("corral"), port=free_port(), log=tmp_path / "serve.log"
     )

@@ -57,7 +57,14 @@ def test_rules_and_kernels_for_one_architecture(tmp_path: Path) -> None:
 
 
 def test_record_names_every_file_with_its_digest(tmp_path: Path) -> None:
-    path, _ = trim_wheel(open_wheel(make(tmp_path)), tmp_path / "out", arch=90, python="3.12")
+    path, _ = trim_wheel(
+        open_wheel(make(tmp_path)),
+        tmp_path / "out",
+        arch=90,
+        python="3.12",
+        added={"REVISION": b"abc\n"},
+    )
+    assert contents(path)["REVISION"] == b"abc\n"
     files = contents(path)
     rows = list(csv.reader(io.StringIO(files["demo-1.0.dist-info/RECORD"].decode())))
     assert {row[0] for row in rows} == set(files)
