@@ -107,7 +107,7 @@ class Pass:
         self.sources.append(count)
         for raw in read(source, max_row_mib=self._config.max_row_mib):
             count.rows += 1
-            self._ticker.tick(lambda raw=raw: f"{source.path}: {raw.number:,} rows read")
+            self._ticker.tick("{}: {:,} rows read", source.path, raw.number)
             problems = Problems()
             item = self._row(raw, count, problems)
             if problems.found:
@@ -199,10 +199,10 @@ class Ticker:
         self._progress = progress
         self._next = time.monotonic() + _EVERY_S
 
-    def tick(self, line: Callable[[], str]) -> None:
-        """Report `line()` if it is time."""
+    def tick(self, line: str, *values: object) -> None:
+        """Report `line`, formatted with `values`, if it is time."""
         if self._progress is not None and time.monotonic() >= self._next:
-            self._progress(line())
+            self._progress(line.format(*values))
             self._next = time.monotonic() + _EVERY_S
 
 

@@ -111,7 +111,7 @@ def tokenise(
     reading = Pass(config)
     ticker = Ticker(progress)
     for done, item in enumerate(reading, start=1):
-        ticker.tick(lambda done=done: f"{done:,} examples tokenised")  # type: ignore[misc]
+        ticker.tick("{:,} examples tokenised", done)
         try:
             _example(item, config, chat, result)
         except Unrenderable as exc:
