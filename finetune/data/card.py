@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 from finetune.config import DataConfig
@@ -20,6 +21,7 @@ class DataCard:
     tokenizer: str | None = None
     tokenised: Tokenised | None = None
 
+    @cached_property
     def parts(self) -> dict[str, PartStatistics]:
         """Statistics of both parts; empty without a tokenizer."""
         if self.tokenised is None:
@@ -53,7 +55,7 @@ class DataCard:
             "conversations_learnt_answer_by_answer": found.split_rows if found else None,
             "tokens": {
                 name: asdict(part) | {"trainable_share": part.trainable_share}
-                for name, part in self.parts().items()
+                for name, part in self.parts.items()
             },
             "config": self.config.model_dump(mode="json"),
         }
@@ -102,7 +104,7 @@ class DataCard:
             "| packed into | filled |",
             "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
         ]
-        for name, part in self.parts().items():
+        for name, part in self.parts.items():
             if (of := part.lengths) is None:
                 continue
             packed = f"{part.packs:,} | {part.packing_efficiency:.1%}" if part.packs else "– | –"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal
@@ -34,7 +33,7 @@ class SourceCount:
     bad: int = 0
     duplicates: int = 0
     """Rows with the content of an earlier one of the same part; left out if so configured."""
-    ignored: Counter[str] = field(default_factory=Counter)
+    ignored: dict[str, int] = field(default_factory=dict)
     """Fields that the format has no use for, and in how many rows they stand."""
 
     @property
@@ -134,7 +133,8 @@ class Pass:
         example = convert(format, raw.value, self._config.completions, problems)
         if example is None:
             return None
-        count.ignored.update(ignored_fields(format, raw.value))
+        for name in ignored_fields(format, raw.value):
+            count.ignored[name] = count.ignored.get(name, 0) + 1
         try:
             content, prompt = content_digest(example), prompt_digest(example)
         except UnicodeEncodeError:

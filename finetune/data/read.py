@@ -82,7 +82,7 @@ def _refuse_other_formats(line: bytes, name: str) -> None:
 
 def _parse(number: int, line: bytes) -> RawRow:
     try:
-        text = line.decode()
+        text = line.decode().rstrip("\r\n")
     except UnicodeDecodeError as exc:
         return RawRow(number, fault=f"is not UTF-8 (byte {exc.start + 1} of the line)")
     try:

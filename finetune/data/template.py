@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from jinja2 import TemplateError
-from transformers.utils.chat_template_utils import render_jinja_template
 
 from finetune.data.rows import Message
 from finetune.errors import Unrenderable
@@ -45,6 +44,9 @@ class ChatTemplate:
         generation_prompt: bool = False,
     ) -> Rendered:
         """Render as the server does. Raises Unrenderable."""
+        # Takes a second, which checking data without a tokenizer need not wait for.
+        from transformers.utils.chat_template_utils import render_jinja_template
+
         plain = [{key: item for key, item in m.items() if key != "weight"} for m in messages]
         try:
             texts, spans = render_jinja_template(

@@ -34,7 +34,7 @@ QWEN = (
     "{%- if m.role == 'assistant' %}{{- '<|im_start|>assistant' }}"
     "{%- if m.content %}{{- '\n' + m.content }}{%- endif %}"
     "{%- for call in m.tool_calls or [] %}"
-    "{{- '\n<tool_call>\n{\"name\": \"' + call.function.name + '\", \"arguments\": ' }}"
+    '{{- \'\n<tool_call>\n{"name": "\' + call.function.name + \'", "arguments": \' }}'
     "{{- call.function.arguments | tojson }}{{- '}\n</tool_call>' }}"
     "{%- endfor %}{{- '<|im_end|>\n' }}"
     "{%- elif m.role == 'tool' %}"
@@ -53,7 +53,7 @@ LLAMA3 = (
     "{%- if m.tool_calls %}"
     "{%- if m.tool_calls | length != 1 %}{{ raise_exception('one call at a time') }}{% endif %}"
     "{%- set call = m.tool_calls[0].function %}"
-    "{{- '{\"name\": \"' + call.name + '\", \"parameters\": ' }}"
+    '{{- \'{"name": "\' + call.name + \'", "parameters": \' }}'
     "{{- call.arguments | tojson }}{{- '}' }}"
     "{%- else %}{{- m.content | trim }}{% endif %}"
     "{{- '<|eot_id|>' }}"

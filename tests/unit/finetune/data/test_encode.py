@@ -179,7 +179,10 @@ def test_plain_text_learns_the_continuation_and_the_end() -> None:
             "messages[1]: the chat template leaves out or rewrites part of this answer: 'because'",
         ),
         (
-            [_user("a"), _answer("", tool_calls=[{"function": {"name": "f", "arguments": {}}}] * 2)],
+            [
+                _user("a"),
+                _answer("", tool_calls=[{"function": {"name": "f", "arguments": {}}}] * 2),
+            ],
             LLAMA3,
             "the chat template refuses it: one call at a time",
         ),
