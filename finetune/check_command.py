@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 from finetune.config import DataConfig
@@ -23,11 +22,13 @@ def check_data(data: DataConfig, model: Path | None, out: Path | None, *, as_jso
     """
     checked = check(data, _say)
     card = DataCard(data, checked)
-    faults: Sequence[Fault] = checked.faults
+    faults = list(checked.faults)
     if model is not None and not faults:
         chat = load_tokenizer(data, model)
         tokenised = tokenise(data, chat, _say)
         faults = tokenised.faults
+        if tokenised.version != checked.version:
+            faults.append(Fault("the data", 0, "", "changed while it was read: check it again"))
         card = DataCard(data, checked, str(model), tokenised)
     for fault in faults:
         print(fault, file=sys.stderr)

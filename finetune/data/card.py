@@ -32,6 +32,11 @@ class DataCard:
             "validation": statistics(self.tokenised.validation, limit),
         }
 
+    @property
+    def warnings(self) -> list[str]:
+        """Of both passes."""
+        return [*self.checked.warnings, *(self.tokenised.warnings if self.tokenised else ())]
+
     def as_json(self) -> dict[str, Any]:
         """Plain values."""
         checked, found = self.checked, self.tokenised
@@ -41,7 +46,7 @@ class DataCard:
             "examples": {"train": checked.train, "validation": checked.validation},
             "sources": [asdict(source) for source in checked.sources],
             "faults": len(checked.faults) + (len(found.faults) if found else 0),
-            "warnings": list(checked.warnings),
+            "warnings": self.warnings,
             "tokenizer": self.tokenizer,
             "over_long": None
             if found is None
@@ -82,8 +87,8 @@ class DataCard:
         kept = "left out" if self.config.deduplicate else "kept"
         lines += ["", f"Duplicates are {kept}; the first of equal rows stays.", ""]
         lines += self._tokens()
-        if checked.warnings:
-            lines += ["## Warnings", "", *(f"- {text}" for text in checked.warnings), ""]
+        if self.warnings:
+            lines += ["## Warnings", "", *(f"- {text}" for text in self.warnings), ""]
         return "\n".join(lines)
 
     def _held_out(self) -> str:

@@ -36,6 +36,11 @@ class ChatTemplate:
         """Whether it encloses the assistant's parts in `{% generation %}`."""
         return _GENERATION.search(self.source) is not None
 
+    @property
+    def shows_the_date(self) -> bool:
+        """Whether its text changes from day to day, since nothing sets the date for it."""
+        return "strftime_now" in self.source and "date_string" not in self.variables
+
     def render(
         self,
         messages: Sequence[Message],

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 
 from finetune.config import DataConfig
 from finetune.data.check import Item, Pass, Progress, Ticker
+from finetune.data.digest import version
 from finetune.data.encode import encode
 from finetune.data.rows import Fault, Part, Preference
 from finetune.data.tokenizer import ChatTokenizer, Encoded
@@ -91,6 +92,10 @@ class Tokenised:
     """Of those, left out."""
     truncated: int = 0
     """Of those, cut."""
+    version: str = ""
+    """As `Checked.version`; another one means that the files changed in between."""
+    warnings: list[str] = field(default_factory=list)
+    """What to know of the tokens."""
     split_rows: int = 0
     """Conversations learnt answer by answer, since the template rewrites earlier turns."""
 
@@ -110,14 +115,22 @@ def tokenise(
     result = Tokenised(TokenisedPart(), TokenisedPart(), [])
     reading = Pass(config)
     ticker = Ticker(progress)
+    contents: dict[Part, list[bytes]] = {"train": [], "validation": []}
     for done, item in enumerate(reading, start=1):
         ticker.tick("{:,} examples tokenised", done)
+        contents[item.part].append(item.content)
         try:
             _example(item, config, chat, result)
         except Unrenderable as exc:
             result.faults.append(Fault(item.source, item.row, "", str(exc)))
     if reading.faults:
         raise BadData(reading.faults)
+    result.version = version(contents["train"], contents["validation"])
+    if chat.template is not None and chat.template.shows_the_date:
+        result.warnings.append(
+            "the chat template shows today's date, so tokens change from day to day: set "
+            "data.chat_template_kwargs.date_string"
+        )
     if not result.faults and not len(result.train):
         reason = f"no example is left to train on ({result.dropped} over-long ones were dropped)"
         result.faults.append(Fault("all training data", 0, "", reason))

@@ -24,6 +24,8 @@ TOOLS = [
     {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}},
 ]
 
+TWO_CALLS = [{"function": {"name": "f", "arguments": {}}}] * 2
+
 
 def _user(text: str) -> Message:
     return {"role": "user", "content": text}
@@ -51,7 +53,7 @@ def _one(messages: list[Message], chat: ChatTokenizer, tools: bool = False) -> E
     return found
 
 
-TWO_TURNS = [
+TWO_TURNS: list[Message] = [
     {"role": "system", "content": "Be brief."},
     _user("What is the capital of France?"),
     _answer("Paris."),

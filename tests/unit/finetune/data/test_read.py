@@ -93,3 +93,23 @@ def test_parquet_rows_are_read_in_order(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(SourceUnreadable, match="is no readable Parquet file"):
         _rows(path)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("datasets") is None, reason="needs datasets")
+def test_a_data_set_in_the_hubs_layout_is_read_by_split(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    folder = tmp_path / "set"
+    folder.mkdir()
+    (folder / "train.jsonl").write_text('{"a": 1}\n{"a": 2}\n{"a": 3}\n')
+    (folder / "test.jsonl").write_text('{"a": 9}\n')
+    for split, values in (("train", [1, 2, 3]), ("train[:2]", [1, 2]), ("test", [9])):
+        rows = list(read(HubSource(name=str(folder), split=split), max_row_mib=1))
+        assert [(row.number, row.value) for row in rows] == [
+            (number, {"a": value}) for number, value in enumerate(values, start=1)
+        ]
+    with pytest.raises(SourceUnreadable, match="cannot read the data set"):
+        list(read(HubSource(name=str(folder), split="none"), max_row_mib=1))

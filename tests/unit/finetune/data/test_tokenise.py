@@ -143,3 +143,22 @@ def test_the_card_says_what_the_data_is(tmp_path: Path) -> None:
     ):
         assert words in page
     assert "Tokens were not counted" in DataCard(config, checked).as_markdown()
+
+
+def test_both_passes_give_the_same_version(tmp_path: Path) -> None:
+    config = _config(tmp_path, [*SHORT, LONG], over_long="drop")
+    assert tokenise(config, CHAT).version == check(config).version
+
+
+@pytest.mark.parametrize(
+    ("variables", "warned"), [({}, True), ({"date_string": "26 Jul 2024"}, False)]
+)
+def test_a_template_that_shows_the_date_is_said(
+    tmp_path: Path, variables: dict[str, str], warned: bool
+) -> None:
+    template = "{{ date_string or strftime_now('%d %b %Y') }}\n" + CHATML
+    config = _config(tmp_path, SHORT)
+    found = tokenise(config, chat_tokenizer(template, **variables))
+    assert [text[:32] for text in found.warnings] == ["the chat template shows today's "] * warned
+    card = DataCard(config, check(config), "test", found)
+    assert ("date_string" in card.as_markdown()) == warned
