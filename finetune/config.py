@@ -95,7 +95,7 @@ class FinetuneConfig(StrictModel):
 
     model: str = Field(min_length=1)
     """The base model: a folder, or the name of a prepared one in `$CORRAL_HOME/models/`."""
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**64)
     """Decides the order of the examples. The split does not depend on it."""
     data: DataConfig = DataConfig()
     """What to learn from."""

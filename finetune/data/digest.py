@@ -51,7 +51,7 @@ def version(train: Iterable[bytes], validation: Iterable[bytes]) -> str:
     """SHA-256, in hexadecimal, of the rows of both parts.
 
     It does not depend on the order of rows or on how they are spread over files, since training
-    does not either: examples are put in the order of their digests before they are shuffled.
+    does not either: `TokenisedPart.order` shuffles by content.
     Neither do fields that are not trained on count. A row that stands twice counts twice.
     """
     total = hashlib.sha256()

@@ -55,8 +55,10 @@ def _message(value: Any, problems: Problems, field: str, tools: set[str] | None)
     if not isinstance(value, dict):
         problems.add(field, f"must be an object, not {kind_of(value)}")
         return Message()
-    # Parquet fills the fields that a message lacks with null.
+    # Parquet fills the fields that a message lacks with null or an empty list.
     given = {key: item for key, item in value.items() if item is not None}
+    if given.get("tool_calls") == []:
+        del given["tool_calls"]
     message = Message()
     _check_role(given, problems, field, message)
     role = message.get("role")

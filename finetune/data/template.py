@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from jinja2 import TemplateError
+from jinja2 import TemplateError, TemplateSyntaxError
 
 from finetune.data.rows import Message
-from finetune.errors import Unrenderable
+from finetune.errors import TokenizerUnavailable, Unrenderable
 
 _GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
@@ -48,7 +48,8 @@ class ChatTemplate:
         *,
         generation_prompt: bool = False,
     ) -> Rendered:
-        """Render as the server does. Raises Unrenderable."""
+        """Render as the server does. Raises Unrenderable, and TokenizerUnavailable for a template
+        that cannot render anything."""
         # Takes a second, which checking data without a tokenizer need not wait for.
         from transformers.utils.chat_template_utils import render_jinja_template
 
@@ -62,6 +63,10 @@ class ChatTemplate:
                 add_generation_prompt=generation_prompt,
                 **self.variables,
             )
+        except TemplateSyntaxError as exc:
+            raise TokenizerUnavailable(
+                f"the chat template is not valid Jinja: {exc.message} (line {exc.lineno})"
+            ) from exc
         except (TemplateError, TypeError, ValueError, KeyError, AttributeError) as exc:
             raise Unrenderable(f"the chat template refuses it: {exc}") from exc
         return Rendered(texts[0], tuple(spans[0]) if spans else ())

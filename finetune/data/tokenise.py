@@ -5,6 +5,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from itertools import pairwise
 
 from finetune.config import DataConfig
@@ -53,8 +54,7 @@ class Sequences(Sequence[Encoded]):
 class TokenisedPart:
     """Training or validation data as tokens.
 
-    `order` lists the examples by digest: iterate in it, or shuffle it with the run's seed, and
-    the run does not depend on the order of rows in the files.
+    Train in the order that `order` gives, and the run does not depend on that of the files.
     """
 
     def __init__(self) -> None:
@@ -74,9 +74,14 @@ class TokenisedPart:
     def __len__(self) -> int:
         return len(self.chosen)
 
-    @property
-    def order(self) -> list[int]:
-        return sorted(range(len(self)), key=self._digests.__getitem__)
+    def order(self, seed: int, epoch: int = 0) -> list[int]:
+        """The examples' indexes, shuffled by a hash of seed, epoch and content.
+
+        The same on every machine and Python; examples that are added do not reorder the others.
+        """
+        key = seed.to_bytes(16, "big") + epoch.to_bytes(8, "big")
+        ranks = [blake2b(digest, key=key, digest_size=16).digest() for digest in self._digests]
+        return sorted(range(len(self)), key=ranks.__getitem__)
 
 
 @dataclass

@@ -78,7 +78,7 @@ def _call(value: Any, problems: Problems, field: str, tools: set[str] | None) ->
     if not isinstance(call_id, str) or not call_id:
         problems.add(f"{field}.id", "is missing" if call_id is None else "must be text, not empty")
         call_id = ""
-    if value.get("type", "function") != "function":
+    if (value.get("type") or "function") != "function":
         problems.add(f"{field}.type", f"must be 'function', not {value['type']!r}")
     function = value.get("function")
     if not isinstance(function, dict):

@@ -226,3 +226,9 @@ def test_a_users_control_tokens_do_not_move_the_mask() -> None:
 def test_template_variables_reach_the_template() -> None:
     chat = chat_tokenizer("{{ greeting }}" + CHATML, greeting="Hello.")
     assert chat.decode(_one([_user("a"), _answer("b")], chat).tokens).startswith("Hello.<|im_start")
+
+
+def test_a_template_that_is_no_jinja_is_said_once() -> None:
+    chat = chat_tokenizer("{% for m in messages %}")
+    with pytest.raises(TokenizerUnavailable, match=r"not valid Jinja: Unexpected end.*\(line 1\)"):
+        encode(Conversation([_user("a"), _answer("b")]), chat)

@@ -6,7 +6,11 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from finetune.config import Format
+from finetune.data.digest import content_digest
 from finetune.data.formats import FORMATS, convert, describe_formats, fitting, ignored_fields
 from finetune.data.rows import Completion, Conversation, Example, Preference, Problems
 
@@ -30,6 +34,7 @@ def _convert(row: dict[str, Any], style: Any = "chat") -> Example | None:
     [
         {"messages": [Q, A]},
         {"messages": [Q | {"name": None, "weight": None}, A | {"weight": 1}], "tools": None},
+        {"messages": [Q | {"tool_calls": []}, A | {"tool_calls": []}]},
         {"messages": [{"role": "user", "content": [{"type": "text", "text": "Q"}]}, A]},
         {"prompt": "Q", "completion": "A"},
         {"prompt": [Q], "completion": [A]},
@@ -108,3 +113,60 @@ def test_rows_that_fit_several_formats_or_none() -> None:
     assert fitting({"messages": None}) == []
     assert fitting("x") == []
     assert all(format in describe_formats() for format in FORMATS)
+
+
+_KEYS = st.sampled_from(
+    [
+        "messages",
+        "role",
+        "content",
+        "weight",
+        "tool_calls",
+        "tool_call_id",
+        "id",
+        "type",
+        "function",
+        "name",
+        "arguments",
+        "tools",
+        "parameters",
+        "prompt",
+        "completion",
+        "chosen",
+        "rejected",
+        "input",
+        "preferred_output",
+        "non_preferred_output",
+        "conversations",
+        "from",
+        "value",
+        "system",
+        "instruction",
+        "output",
+        "history",
+        "text",
+    ]
+)
+_LEAVES = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False), st.text(max_size=3),
+    st.sampled_from(["user", "assistant", "tool", "human", "gpt", "function_call", "f", "{}"]),
+)  # fmt: skip
+_JSON = st.recursive(
+    _LEAVES,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_KEYS, inner, max_size=5),
+    max_leaves=20,
+)
+
+
+@given(
+    _JSON | st.dictionaries(_KEYS, _JSON),
+    st.sampled_from(FORMATS),
+    st.sampled_from(["chat", "text"]),
+)
+def test_any_row_is_an_example_or_has_its_faults(row: Any, format: Format, style: Any) -> None:
+    problems = Problems()
+    found = convert(format, row, style, problems)
+    assert (found is None) == bool(problems.found)
+    assert all(reason for _, reason in problems.found)
+    if found is not None:
+        assert len(content_digest(found)) == 16

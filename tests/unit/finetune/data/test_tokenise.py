@@ -97,8 +97,19 @@ def test_the_order_of_rows_does_not_matter(tmp_path: Path) -> None:
     forward = tokenise(_config(tmp_path, SHORT), CHAT).train
     backward = tokenise(_config(tmp_path, SHORT[::-1]), CHAT).train
     assert [e.tokens for e in forward.chosen] != [e.tokens for e in backward.chosen]
-    ordered = [[part.chosen[i].tokens for i in part.order] for part in (forward, backward)]
+    ordered = [[part.chosen[i].tokens for i in part.order(7)] for part in (forward, backward)]
     assert ordered[0] == ordered[1]
+
+
+def test_seed_and_epoch_decide_the_order_and_new_rows_keep_it(tmp_path: Path) -> None:
+    rows = [row(i) for i in range(40)]
+    part = tokenise(_config(tmp_path, rows), CHAT).train
+    orders = [part.order(0), part.order(1), part.order(0, 1)]
+    assert all(sorted(order) == list(range(40)) for order in orders)
+    assert orders[0] != orders[1] != orders[2] != orders[0]
+    assert part.order(0) == orders[0]
+    more = tokenise(_config(tmp_path, [*rows, *(row(i) for i in range(40, 60))]), CHAT).train
+    assert [i for i in more.order(0) if i < 40] == orders[0]
 
 
 def test_statistics_count_what_is_there(tmp_path: Path) -> None:
