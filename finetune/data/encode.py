@@ -9,9 +9,11 @@ conversation is rendered up to each answer, with the generation prompt, and past
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import takewhile
 from typing import Any
 
 from finetune.data.rows import Completion, Conversation, Example, Message, Preference
+from finetune.data.template import Rendered
 from finetune.data.tokenizer import ChatTokenizer, Encoded, Span
 from finetune.errors import TokenizerUnavailable, Unrenderable
 
@@ -61,14 +63,15 @@ def _conversation(
         _refuse_control_tokens(messages[index], index, chat)
     full = chat.chat.render(messages, tools)
     if chat.chat.marks_answers:
-        spans = _marked(full.answers, answers, learnt)
+        spans = _marked(full, answers, learnt, chat)
     else:
         found = [_span(messages[: i + 1], tools, chat) for i in learnt]
-        if any(not full.text.startswith(text) for text, _ in found):
+        if any(not full.text.startswith(text[: span[1]]) for text, span in found):
             return [_last_answer(messages[: i + 1], tools, chat) for i in learnt]
         spans = [span for _, span in found]
-    for index, (low, high) in zip(learnt, spans, strict=True):
-        _require_all_of(messages[index], full.text[low:high], index)
+    rendered = "".join(full.text[low:high] for low, high in spans)
+    for index in learnt:
+        _require_all_of(messages[index], rendered, index)
     return [_first_unlearnt(chat.encode(full.text, spans))]
 
 
@@ -78,12 +81,14 @@ def _last_answer(
     last = len(messages) - 1
     _refuse_control_tokens(messages[last], last, chat)
     if chat.chat.marks_answers:
-        rendered = chat.chat.render(messages, tools)
-        text, span = rendered.text, _marked(rendered.answers, [last], [last], last_only=True)[0]
+        full = chat.chat.render(messages, tools)
+        before = chat.chat.render(messages[:-1], tools, generation_prompt=True).answers
+        text, spans = full.text, _marked(full, [last], [last], chat, skip=len(before))
     else:
         text, span = _span(messages, tools, chat)
-    _require_all_of(messages[last], text[span[0] : span[1]], last)
-    return _first_unlearnt(chat.encode(text, [span]))
+        spans = [span]
+    _require_all_of(messages[last], "".join(text[low:high] for low, high in spans), last)
+    return _first_unlearnt(chat.encode(text, spans))
 
 
 def _span(
@@ -93,23 +98,40 @@ def _span(
     prompt = chat.chat.render(messages[:-1], tools, generation_prompt=True).text
     text = chat.chat.render(messages, tools).text
     if not text.startswith(prompt):
+        same = takewhile(lambda pair: pair[0] == pair[1], zip(prompt, text, strict=False))
+        shared = sum(1 for _ in same)
         raise Unrenderable(
-            f"messages[{len(messages) - 1}]: the chat template renders this answer differently "
-            "from what it prompts the model with; enclose answers in {% generation %} in a "
-            "template of your own (data.chat_template)"
+            f"messages[{len(messages) - 1}]: the chat template prompts the model with "
+            f"{prompt[shared:][:40]!r} where it renders this answer as {text[shared:][:40]!r}; "
+            "enclose answers in {% generation %} in a template of your own (data.chat_template)"
         )
-    end = len(text)
-    markers = [match.end() for match in chat.special.finditer(text, len(prompt))]
-    if markers and not text[markers[-1] :].strip():
-        end = markers[-1]  # what follows is the template's, not the model's
-    return text, (len(prompt), end)
+    return text, (len(prompt), _end_of_turn(text, len(prompt), messages[-1], chat))
+
+
+def _end_of_turn(text: str, start: int, message: Message, chat: ChatTokenizer) -> int:
+    """Past the control token that ends the answer; what follows is the template's, not the
+    model's. Without one, the end of the text."""
+    content = message["content"].strip()
+    if content and not message.get("tool_calls") and (at := text.rfind(content)) >= start:
+        marker = chat.special.search(text, at + len(content))
+        return marker.end() if marker else len(text)
+    return _without_white_space(text, (start, len(text)), chat)[1]
+
+
+def _without_white_space(text: str, span: Span, chat: ChatTokenizer) -> Span:
+    """The range without white space that follows its last control token."""
+    markers = [match.end() for match in chat.special.finditer(text, *span)]
+    ends = bool(markers) and not text[markers[-1] : span[1]].strip()
+    return (span[0], markers[-1]) if ends else span
 
 
 def _marked(
-    marks: tuple[Span, ...], answers: list[int], learnt: list[int], *, last_only: bool = False
+    full: Rendered, answers: list[int], learnt: list[int], chat: ChatTokenizer, skip: int = 0
 ) -> list[Span]:
-    if last_only and marks:
-        return [marks[-1]]
+    """What the template marks of the answers that are learnt, after the first `skip` marks."""
+    marks = [_without_white_space(full.text, span, chat) for span in full.answers[skip:]]
+    if answers == learnt and len(marks) >= len(answers):
+        return marks
     if len(marks) != len(answers):
         raise Unrenderable(
             f"the chat template marks {len(marks)} answers ({{% generation %}}), and there "

@@ -97,6 +97,8 @@ class Tokenised:
     """Of those, left out."""
     truncated: int = 0
     """Of those, cut."""
+    unended: int = 0
+    """Examples after whose answer no control token is learnt, so that it may go on and on."""
     version: str = ""
     """As `Checked.version`; another one means that the files changed in between."""
     warnings: list[str] = field(default_factory=list)
@@ -131,6 +133,11 @@ def tokenise(
     if reading.faults:
         raise BadData(reading.faults)
     result.version = version(contents["train"], contents["validation"])
+    if result.unended:
+        result.warnings.append(
+            f"in {result.unended:,} examples no control token ends the answer: the model does not "
+            "learn to stop; give the chat template one (data.chat_template)"
+        )
     if chat.template is not None and chat.template.shows_the_date:
         result.warnings.append(
             "the chat template shows today's date, so tokens change from day to day: set "
@@ -145,6 +152,7 @@ def tokenise(
 def _example(item: Item, config: DataConfig, chat: ChatTokenizer, result: Tokenised) -> None:
     part = _part(result, item.part)
     found = encode(item.example, chat)
+    result.unended += not all(chat.ends_with_control_token(one) for one in found)
     is_pair = isinstance(item.example, Preference)
     if is_pair:
         found = _pair(found, config, result)

@@ -91,6 +91,11 @@ class ChatTokenizer:
             )
         return self.template
 
+    def ends_with_control_token(self, found: Encoded) -> bool:
+        """Whether the last token that is learnt is one that can end a turn."""
+        learnt = [token for token, flag in zip(found.tokens, found.trainable, strict=True) if flag]
+        return bool(learnt) and self.special.fullmatch(self.decode(learnt[-1:])) is not None
+
     def decode(self, tokens: list[int]) -> str:
         """The text of tokens, control tokens included."""
         return str(self.tokenizer.decode(tokens, skip_special_tokens=False))

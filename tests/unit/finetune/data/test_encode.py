@@ -191,9 +191,9 @@ def test_plain_text_learns_the_continuation_and_the_end() -> None:
         (
             [_user("a"), _answer("b")],
             CHATML.replace("'<|im_start|>assistant\n'", "'<|im_start|>model\n'"),
-            "messages[1]: the chat template renders this answer differently from what it prompts "
-            "the model with; enclose answers in {% generation %} in a template of your own "
-            "(data.chat_template)",
+            "messages[1]: the chat template prompts the model with 'model\\n' where it renders "
+            "this answer as 'assistant\\nb<|im_end|>\\n'; enclose answers in {% generation %} in a "
+            "template of your own (data.chat_template)",
         ),
         (
             [_user("a"), _answer("b"), _user("c"), _answer("d")],
@@ -232,3 +232,28 @@ def test_a_template_that_is_no_jinja_is_said_once() -> None:
     chat = chat_tokenizer("{% for m in messages %}")
     with pytest.raises(TokenizerUnavailable, match=r"not valid Jinja: Unexpected end.*\(line 1\)"):
         encode(Conversation([_user("a"), _answer("b")]), chat)
+
+
+def test_what_a_template_puts_after_the_end_of_a_turn_is_not_learnt() -> None:
+    finished = "{% if not add_generation_prompt %}{{ '<|end|>' }}{% endif %}"
+    chat = chat_tokenizer(CHATML + finished)
+    found = _one(TWO_TURNS, chat)
+    assert _learnt(found, chat) == ["Paris.<|im_end|>", "Yes, é 😀\n\nit is.<|im_end|>"]
+    assert chat.decode(found.tokens).endswith("<|im_end|>\n<|end|>")
+
+
+def test_marks_may_be_several_to_an_answer_and_reach_over_white_space() -> None:
+    twice = MARKED.replace(
+        "{{- m.content + '<|im_end|>' }}{% endgeneration %}",
+        "{{- m.content }}{% endgeneration %}"
+        "{% generation %}{{- '<|im_end|>\n' }}{% endgeneration %}",
+    )
+    chat = chat_tokenizer(twice)
+    messages = [_user("a"), _answer("b"), _user("c"), _answer("d")]
+    assert _learnt(_one(messages, chat), chat) == ["b<|im_end|>", "d<|im_end|>"]
+    pair = Preference(messages[:3], [_answer("d")], [_answer("e")])
+    learnt = [_learnt(one, chat) for one in encode(pair, chat)]
+    assert learnt == [["d<|im_end|>"], ["e<|im_end|>"]]
+    messages[1]["weight"] = 0
+    with pytest.raises(Unrenderable, match="marks 4 answers"):
+        encode(Conversation(messages), chat)

@@ -14,7 +14,7 @@ from finetune.data.statistics import Lengths, statistics
 from finetune.data.tokenise import tokenise
 from finetune.errors import BadData
 from tests.unit.finetune.data.test_check import data, row, write
-from tests.unit.finetune.models import CHATML, chat_tokenizer
+from tests.unit.finetune.models import CHATML, PLAIN, chat_tokenizer
 
 CHAT = chat_tokenizer(CHATML)
 SHORT = [row(i) for i in range(5)]
@@ -173,3 +173,10 @@ def test_a_template_that_shows_the_date_is_said(
     assert [text[:32] for text in found.warnings] == ["the chat template shows today's "] * warned
     card = DataCard(config, check(config), "test", found)
     assert ("date_string" in card.as_markdown()) == warned
+
+
+def test_answers_that_nothing_ends_are_said(tmp_path: Path) -> None:
+    found = tokenise(_config(tmp_path, SHORT), chat_tokenizer(PLAIN))
+    assert found.unended == 5
+    assert found.warnings[0].startswith("in 5 examples no control token ends the answer")
+    assert tokenise(_config(tmp_path, SHORT), CHAT).unended == 0
