@@ -40,7 +40,7 @@ def check_data(data: DataConfig, model: Path | None, out: Path | None, *, as_jso
     print(json.dumps(card.as_json(), ensure_ascii=False) if as_json else card.as_markdown())
     rows = len({(fault.source, fault.row) for fault in faults})
     if rows:
-        print(f"{len(faults)} faults in {rows} places: nothing was left out", file=sys.stderr)
+        print(f"faults: {len(faults)}, all listed; rows or files: {rows}", file=sys.stderr)
     return 1 if faults else 0
 
 

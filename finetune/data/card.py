@@ -84,8 +84,8 @@ class DataCard:
             f"| {each.bad:,} | {each.duplicates:,} |"
             for each in checked.sources
         ]
-        kept = "left out" if self.config.deduplicate else "kept"
-        lines += ["", f"Duplicates are {kept}; the first of equal rows stays.", ""]
+        left_out = "left out; the first of equal rows stays" if self.config.deduplicate else "kept"
+        lines += ["", f"Duplicates are {left_out}.", ""]
         lines += self._tokens()
         if self.warnings:
             lines += ["## Warnings", "", *(f"- {text}" for text in self.warnings), ""]

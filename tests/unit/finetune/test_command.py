@@ -64,7 +64,7 @@ def test_bad_rows_are_all_printed_and_no_tokenizer_is_loaded(
     assert capsys.readouterr().err.splitlines() == [
         f"{path}, row 2: messages: is empty",
         f"{path}, row 4: messages: must be a list of messages, not a number",
-        "2 faults in 2 places: nothing was left out",
+        "faults: 2, all listed; rows or files: 2",
     ]
 
 
