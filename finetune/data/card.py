@@ -99,7 +99,9 @@ class DataCard:
     def _tokens(self) -> list[str]:
         found = self.tokenised
         if found is None:
-            return ["Tokens were not counted: no tokenizer was named.", ""]
+            bad = len(self.checked.faults)
+            why = f"{bad} faults come first" if bad else "no tokenizer was loaded"
+            return [f"Tokens were not counted: {why}.", ""]
         lines = [
             "## Tokens",
             "",

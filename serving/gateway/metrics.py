@@ -56,7 +56,9 @@ class GatewayMetrics:
 
     def watch(self, ledger: LedgerWriter) -> None:
         """Tell how far the ledger lags behind, and what it had to give up."""
-        pending = Gauge("corral_ledger_pending", "Bookings not written yet", registry=self.registry)
+        pending = Gauge(
+            "corral_ledger_pending", "Bookings not written yet", registry=self.registry
+        )
         pending.set_function(lambda: ledger.pending)
         lost = Gauge(
             "corral_ledger_lost", "Bookings given up; each is in the log", registry=self.registry
