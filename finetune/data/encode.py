@@ -112,9 +112,15 @@ def _end_of_turn(text: str, start: int, message: Message, chat: ChatTokenizer) -
     """Past the control token that ends the answer; what follows is the template's, not the
     model's. Without one, the end of the text."""
     content = message["content"].strip()
-    if content and not message.get("tool_calls") and (at := text.rfind(content)) >= start:
-        marker = chat.special.search(text, at + len(content))
-        return marker.end() if marker else len(text)
+    if content and not message.get("tool_calls"):
+        # No answer holds a control token, so it lies whole between two of them.
+        ends, at = [], start
+        for marker in chat.special.finditer(text, start):
+            if content in text[at : marker.start()]:
+                ends.append(marker.end())
+            at = marker.end()
+        if ends:
+            return ends[-1]
     return _without_white_space(text, (start, len(text)), chat)[1]
 
 

@@ -257,3 +257,10 @@ def test_marks_may_be_several_to_an_answer_and_reach_over_white_space() -> None:
     messages[1]["weight"] = 0
     with pytest.raises(Unrenderable, match="marks 4 answers"):
         encode(Conversation(messages), chat)
+
+
+@pytest.mark.parametrize("answer", ["m", "end", "<", "im_end", "assistant", "|>"])
+def test_an_answer_that_looks_like_part_of_a_marker_is_masked_exactly(answer: str) -> None:
+    chat = chat_tokenizer(CHATML)
+    found = _one([_user("Q"), _answer(answer), _user(answer), _answer(answer)], chat)
+    assert _learnt(found, chat) == [f"{answer}<|im_end|>"] * 2
