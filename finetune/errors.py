@@ -1,0 +1,45 @@
+"""Errors of fine-tuning.
+
+FinetuneError
+├── BadData               (also ValueError) rows that cannot be trained on; `faults` has them all
+├── SourceUnreadable      (also OSError) a file or a Hub data set that cannot be read at all
+├── MissingExtra          (also ImportError) an optional package is not installed
+├── TokenizerUnavailable  (also LookupError) no tokenizer or no chat template where one is needed
+└── Unrenderable          (also ValueError) the chat template cannot render or mask this example
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from finetune.data.rows import Fault
+
+
+class FinetuneError(Exception):
+    """Base of every error of this package."""
+
+
+class BadData(FinetuneError, ValueError):
+    """The data cannot be trained on. The message lists every fault, one a line."""
+
+    def __init__(self, faults: Sequence[Fault]) -> None:
+        super().__init__("\n".join(str(fault) for fault in faults))
+        self.faults = tuple(faults)
+
+
+class SourceUnreadable(FinetuneError, OSError):
+    """Nothing can be read from the source; the message says why and the mend."""
+
+
+class MissingExtra(FinetuneError, ImportError):
+    """An optional package is missing; the message has the command that installs it."""
+
+
+class TokenizerUnavailable(FinetuneError, LookupError):
+    """The base model's tokenizer, or its chat template, was not found."""
+
+
+class Unrenderable(FinetuneError, ValueError):
+    """The chat template refuses this conversation, or leaves out part of an answer."""
