@@ -27,6 +27,7 @@ class _Usage(msgspec.Struct):
     input_tokens: int | None = None
     output_tokens: int | None = None
     cache_read_input_tokens: int | None = None
+    cache_creation_input_tokens: int | None = None
     prompt_tokens_details: _Details | None = None
     input_tokens_details: _Details | None = None
 
@@ -34,9 +35,11 @@ class _Usage(msgspec.Struct):
         details = self.prompt_tokens_details or self.input_tokens_details or _Details()
         given = self.prompt_tokens if self.prompt_tokens is not None else self.input_tokens
         cached = details.cached_tokens or 0
-        if self.cache_read_input_tokens:  # Anthropic counts it beside the input, OpenAI within
-            cached = self.cache_read_input_tokens
-            given = (given or 0) + cached
+        # Anthropic counts what the cache gave and took beside the input, OpenAI within it.
+        read, written = self.cache_read_input_tokens or 0, self.cache_creation_input_tokens or 0
+        if read or written:
+            cached = read
+            given = (given or 0) + read + written
         output = self.completion_tokens or self.output_tokens or 0
         if given is None:
             given = max(0, (self.total_tokens or 0) - output)

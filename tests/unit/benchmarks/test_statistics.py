@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import math
+import random
 
 import pytest
 
 from benchmarks.statistics import (
+    auc,
+    auc_by_chance,
     bootstrap,
     difference_of_medians,
     percentile,
@@ -57,3 +60,21 @@ def test_difference_of_medians_ignores_outliers() -> None:
 def test_without_samples_there_is_no_estimate() -> None:
     assert math.isnan(ratio([], [1.0]).value)
     assert math.isnan(ratio([1.0], [0.0]).value)
+
+
+def test_auc_tells_apart_what_differs_and_only_that() -> None:
+    assert auc([1.0, 2.0], [3.0, 4.0]) == 1.0
+    assert auc([3.0, 4.0], [1.0, 2.0]) == 0.0
+    assert auc([1.0, 2.0], [1.0, 2.0]) == 0.5
+    assert auc([1.0, 3.0], [2.0]) == 0.5
+    assert auc([2.0, 2.0, 1.0], [2.0, 5.0]) == pytest.approx(5 / 6)
+    assert math.isnan(auc([], [1.0]))
+
+
+def test_what_chance_allows_shrinks_with_the_pairs_and_covers_equal_samples() -> None:
+    rng = random.Random(1)
+    few, many = ([[rng.random() for _ in range(n)] for _ in "ab"] for n in (10, 200))
+    assert 0.5 < auc_by_chance(*many) < auc_by_chance(*few) < 1.0
+    assert auc(*many) < auc_by_chance(*many)
+    shifted = [value - 0.5 for value in many[0]]
+    assert auc(shifted, many[1]) > auc_by_chance(shifted, many[1])

@@ -35,6 +35,24 @@ RESPONSES = {
             {"input_tokens": 1, "cache_read_input_tokens": 8, "output_tokens": 4},
             TokenUsage(9, 8, 4),
         ),
+        (
+            {
+                "input_tokens": 1,
+                "cache_read_input_tokens": 0,
+                "cache_creation_input_tokens": 8,
+                "output_tokens": 4,
+            },
+            TokenUsage(9, 0, 4),
+        ),
+        (
+            {
+                "input_tokens": 1,
+                "cache_read_input_tokens": 3,
+                "cache_creation_input_tokens": 5,
+                "output_tokens": 4,
+            },
+            TokenUsage(9, 3, 4),
+        ),
         ({"prompt_tokens": 7, "total_tokens": 7}, TokenUsage(7, 0, 0)),
         ({"total_tokens": 7}, TokenUsage(7, 0, 0)),
     ],

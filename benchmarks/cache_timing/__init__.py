@@ -1,0 +1,1 @@
+"""Whether the time to first token tells what somebody else has asked."""
