@@ -10,7 +10,10 @@ from scripts.openapi import CLASSES, TARGET, encode, engine_fields, installed_sc
 from serving.gateway.fields import rules_by_path
 from serving.gateway.limits import OptInField, RequestLimits
 
-pytestmark = pytest.mark.engine
+pytestmark = [
+    pytest.mark.engine,
+    pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning"),
+]
 
 
 def test_the_committed_fields_are_the_installed_ones() -> None:
