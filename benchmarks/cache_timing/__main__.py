@@ -24,7 +24,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks.cache_timing.trials import PATHS, Asker, Trial, run_trials
+from benchmarks.cache_timing.trials import PATHS, PREFIX_WORDS, Asker, Trial, run_trials
 from benchmarks.report import command_line, environment, table, write
 from benchmarks.sides import Side, SideConfig, SideError, running
 from benchmarks.statistics import auc, bootstrap
@@ -62,7 +62,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     across, within = cases["across tenants"]["auc"], cases["within a tenant"]["auc"]
     met = across["value"] <= BAR and within["value"] >= CONTROL_BAR
     bars = {"bar": BAR, "control_bar": CONTROL_BAR, "met": met}
-    write(out, {**where, "benchmark": "cache_timing", "seed": args.seed, **bars, "cases": cases})
+    write(
+        out,
+        {
+            **where,
+            "benchmark": "cache_timing",
+            "seed": args.seed,
+            "words": args.words,
+            **bars,
+            "cases": cases,
+        },
+    )
     print(_markdown(cases))
     wanted = f"wanted at most {BAR} across, at least {CONTROL_BAR} within"
     print(f"\n{wanted}: {'met' if met else 'NOT MET'}\n{out}")
@@ -73,11 +83,11 @@ def _measure(stack: Side, args: argparse.Namespace) -> dict[str, dict[str, Any]]
     keys = args.keys.split(",") if args.keys else [_key_of_new_tenant(stack) for _ in range(2)]
     somebody, watcher = (Asker(stack.url, key, stack.model) for key in keys)
     pairs = {"across tenants": (somebody, watcher), "within a tenant": (watcher, watcher)}
-    run_trials(somebody, watcher, WARM_UP, args.seed - 1)
+    run_trials(somebody, watcher, WARM_UP, args.seed - 1, words=args.words)
     cases = {}
     for place, (name, (first, second)) in enumerate(pairs.items()):
         trials = args.trials if name == "across tenants" else args.control_trials or args.trials
-        found = run_trials(first, second, trials, args.seed + place)
+        found = run_trials(first, second, trials, args.seed + place, words=args.words)
         cases[name] = _summary(found)
         print(f"{name}: {trials} trials", file=sys.stderr, flush=True)
     return cases
@@ -136,6 +146,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--trials", type=int, default=400, help="pairs of requests to time")
     parser.add_argument("--control-trials", type=int, help="within a tenant; by default as many")
+    parser.add_argument("--words", type=int, default=PREFIX_WORDS, help="of a prefix")
     parser.add_argument("--seed", type=int, default=1, help="of the prefixes")
     parser.add_argument("--url", help="a stack that runs already")
     parser.add_argument("--keys", help="two keys, of two tenants, with a comma between")

@@ -7,7 +7,6 @@ import json
 import random
 import re
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -76,18 +75,19 @@ class Asker:
 
 
 def run_trials(
-    somebody: Asker, watcher: Asker, trials: int, seed: int, paths: Sequence[str] = PATHS
+    somebody: Asker, watcher: Asker, trials: int, seed: int, *, words: int = PREFIX_WORDS
 ) -> list[Trial]:
     """`somebody` asks a prefix; `watcher` times it and a fresh one, in random order.
 
-    The paths take turns. All prefixes are new to the server; the two clients may be one.
+    The paths take turns. All prefixes, of so many words, are new to the server. The two
+    clients may be one.
     """
     rng = random.Random(seed)
-    return [_trial(somebody, watcher, paths[i % len(paths)], rng) for i in range(trials)]
+    return [_trial(somebody, watcher, PATHS[i % len(PATHS)], words, rng) for i in range(trials)]
 
 
-def _trial(somebody: Asker, watcher: Asker, path: str, rng: random.Random) -> Trial:
-    asked, fresh = (" ".join(rng.choices(COMMON.split(), k=PREFIX_WORDS)) for _ in range(2))
+def _trial(somebody: Asker, watcher: Asker, path: str, words: int, rng: random.Random) -> Trial:
+    asked, fresh = (" ".join(rng.choices(COMMON.split(), k=words)) for _ in range(2))
     somebody.ask(path, asked, _ending(rng))
     timed: dict[str, Timed] = {}
     for prefix in rng.sample((asked, fresh), 2):

@@ -140,7 +140,8 @@ def request(path: str, text: str, tokens: int, question: str = "Go on.") -> dict
             messages = [{"role": "system", "content": text}, *turn]
             return {**common, "max_tokens": tokens, "messages": messages}
         case "/v1/completions":
-            return {**common, "max_tokens": tokens, "prompt": f"{text} {question}"}
+            prompt = f"{text} {question}"  # where the model may find that all is said
+            return {**common, "max_tokens": tokens, "prompt": prompt, "ignore_eos": True}
         case "/v1/responses":
             return {**common, "max_output_tokens": tokens, "instructions": text, "input": question}
         case "/v1/messages":

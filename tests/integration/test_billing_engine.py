@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import random
 from collections.abc import Iterator
+from contextlib import closing
+from http.client import HTTPConnection
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -123,7 +124,7 @@ def test_several_samples_of_a_client_that_leaves_share_one_prompt(tenant: Tenant
     prompt = tenant.ask(path, request(path, STORY, 1)).input
     tenant.booked(1)
     before = tenant.quiet()
-    body = request(path, STORY, LONG) | {"n": 2, "ignore_eos": True}
+    body = request(path, STORY, LONG) | {"n": 2, "temperature": 1.0}
     _leave(tenant, before, path, body, stream=True)
     (row,) = (row for row in tenant.booked(2) if row.status != "complete")
     assert (row.status, row.used.input) == ("interrupted", prompt)
@@ -135,15 +136,12 @@ def _leave(
     tenant: Tenant, before: Generated, path: str, body: dict[str, Any], stream: bool
 ) -> None:
     """Close the connection once there are some tokens, whether or not the client sees them."""
-    parts = urlsplit(tenant.stack.url)
-    connection = http.client.HTTPConnection(parts.netloc, timeout=30.0)
     headers = {"authorization": f"Bearer {tenant.key}"}
-    connection.request("POST", path, json.dumps(body | {"stream": stream}), headers)
-    if stream:
-        assert connection.getresponse().status == 200
-    tokens = eventually(lambda: tenant.generated().since(before).generation, lambda n: n >= 4)
-    connection.close()
-    assert tokens >= 4
+    with closing(HTTPConnection(urlsplit(tenant.stack.url).netloc, timeout=30.0)) as connection:
+        connection.request("POST", path, json.dumps(body | {"stream": stream}), headers)
+        if stream:
+            assert connection.getresponse().status == 200
+        eventually(lambda: tenant.generated().since(before).generation, lambda n: n >= 4)
 
 
 def test_embedding_and_ranking_are_booked_as_embedding_tokens(tenant: Tenant) -> None:
@@ -171,7 +169,11 @@ def test_a_stream_tells_its_usage_only_to_who_asked(tenant: Tenant, stack: Stack
         )
         chat = [(len(chunk.choices), chunk.usage) for chunk in chats]
         texts = client.completions.create(
-            model=MODEL, prompt=STORY, max_tokens=TOKENS, temperature=0, stream=True
+            model=MODEL,
+            prompt=STORY,
+            max_tokens=TOKENS,
+            stream=True,
+            extra_body={"ignore_eos": True},
         )
         text = [(len(chunk.choices), chunk.usage) for chunk in texts]
         assert set(chat) == set(text) == {(1, None)}
