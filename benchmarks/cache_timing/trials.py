@@ -102,7 +102,7 @@ def _ending(rng: random.Random) -> str:
 
 def _body(path: str, prefix: str, ending: str) -> dict[str, Any]:
     """The prefix comes first in the prompt, but for the few tokens of a chat template."""
-    common = {"max_tokens": 1, "temperature": 0, "stream": True}
+    common: dict[str, Any] = {"max_tokens": 1, "temperature": 0, "stream": True}
     turn = [{"role": "user", "content": ending}]
     if path == "/v1/messages":
         return {**common, "system": prefix, "messages": turn}

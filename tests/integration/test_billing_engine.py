@@ -146,7 +146,7 @@ def _leave(
 
 def test_embedding_and_ranking_are_booked_as_embedding_tokens(tenant: Tenant) -> None:
     texts = ["The sea is blue.", "Paris is the capital of France."]
-    asked = {
+    asked: dict[str, dict[str, Any]] = {
         "/v1/embeddings": {"input": texts},
         "/v1/rerank": {"query": "What colour is the sea?", "documents": texts},
         "/v1/score": {"text_1": "What colour is the sea?", "text_2": texts},

@@ -73,8 +73,8 @@ def test_auc_tells_apart_what_differs_and_only_that() -> None:
 
 def test_what_chance_allows_shrinks_with_the_pairs_and_covers_equal_samples() -> None:
     rng = random.Random(1)
-    few, many = ([[rng.random() for _ in range(n)] for _ in "ab"] for n in (10, 200))
-    assert 0.5 < auc_by_chance(*many) < auc_by_chance(*few) < 1.0
-    assert auc(*many) < auc_by_chance(*many)
-    shifted = [value - 0.5 for value in many[0]]
-    assert auc(shifted, many[1]) > auc_by_chance(shifted, many[1])
+    left, right = ([rng.random() for _ in range(200)] for _ in range(2))
+    assert 0.5 < auc_by_chance(left, right) < auc_by_chance(left[:10], right[:10]) < 1.0
+    assert auc(left, right) < auc_by_chance(left, right)
+    shifted = [value - 0.5 for value in left]
+    assert auc(shifted, right) > auc_by_chance(shifted, right)
