@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import Any
 
 from serving.config import VllmConfig
@@ -75,9 +76,12 @@ def environment(config: VllmConfig) -> dict[str, str]:
         "VLLM_LOGGING_LEVEL": "WARNING",
         "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
     }
-    if config.omp_threads is not None:
-        settings["OMP_NUM_THREADS"] = str(config.omp_threads)
     if config.extra_args.get("distributed_executor_backend") == "uni":
         # On a CPU vLLM grants `uni` only so; the engine keeps its own process all the same.
         settings["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
     return settings
+
+
+def cpu_threads(config: VllmConfig) -> int:
+    """Threads for a model on a CPU."""
+    return config.omp_threads or len(os.sched_getaffinity(0))
