@@ -31,6 +31,8 @@ class OverheadConfig(StrictModel):
     warmup_s: float = Field(10.0, ge=0)
     bar: float = 0.97
     """Share of vLLM's own output tokens a second that corral must reach."""
+    neighbours: int = Field(0, ge=0)
+    """Processes that keep a core busy each beside whatever is measured."""
     start_timeout_s: float = 400.0
     corral_overrides: tuple[str, ...] = ()
     """More `--set` values for `corral serve`."""

@@ -21,7 +21,7 @@ from starlette.types import ASGIApp
 from serving.config import VllmConfig
 from serving.engines.adapter_values import check_values
 from serving.engines.base import AdapterRef, EngineSpec
-from serving.engines.vllm_options import command_line, cpu_threads, environment
+from serving.engines.vllm_options import command_line, cpu_environment, environment
 from serving.errors import AdapterRefused, EngineStalled, ModelUnavailable
 from serving.request_scope import SCOPE
 from serving.starvation import run_queue_waits, starved
@@ -61,8 +61,8 @@ class VllmEngine:
         from vllm.v1.engine.async_llm import AsyncLLM
 
         if current_platform.is_cpu():
-            # Ray has set it to 1, as for every worker that claims no whole core.
-            os.environ["OMP_NUM_THREADS"] = str(cpu_threads(self._config))
+            # Over what is there: Ray gives a worker that claims no whole core a single thread.
+            os.environ.update(cpu_environment(self._config))
         build_app, init_app_state = _entrypoints()
         args = _parse_args(self._spec, self._config)
         before = set(psutil.Process().children(recursive=True))
