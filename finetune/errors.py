@@ -5,6 +5,7 @@ FinetuneError
 ├── SourceUnreadable      (also OSError) a file or a Hub data set that cannot be read at all
 ├── MissingExtra          (also ImportError) an optional package is not installed
 ├── ModelUnavailable      (also LookupError) the base model's weights are not there, or of no use
+├── PlanRefused           (also ValueError) the run cannot start; `refusals` has every reason
 ├── RunConflict           (also RuntimeError) the run's folder holds another run, or is in use
 ├── TokenizerUnavailable  (also LookupError) no tokenizer or no chat template where one is needed
 └── Unrenderable          (also ValueError) the chat template cannot render or mask this example
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from finetune.data.rows import Fault
+    from finetune.plan.refusals import Refusal
 
 
 class FinetuneError(Exception):
@@ -45,6 +47,14 @@ class TokenizerUnavailable(FinetuneError, LookupError):
 
 class ModelUnavailable(FinetuneError, LookupError):
     """The base model cannot be loaded or trained; the message says why and the mend."""
+
+
+class PlanRefused(FinetuneError, ValueError):
+    """The run would not fit, or its adapter could not be served. Every reason, one a line."""
+
+    def __init__(self, refusals: Sequence[Refusal]) -> None:
+        super().__init__("\n".join(str(refusal) for refusal in refusals))
+        self.refusals = tuple(refusals)
 
 
 class RunConflict(FinetuneError, RuntimeError):
