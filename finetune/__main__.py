@@ -1,11 +1,15 @@
-"""Checks data before anything is trained on it:
+"""Fine-tunes an adapter, and checks data before anything is trained on it:
 
-    python -m finetune check conversations.jsonl
+    python -m finetune run conversations.jsonl
+    python -m finetune run --config mine.yaml --set train.epochs=5 --run runs/mine
     python -m finetune check train.parquet --validation held-out.jsonl --out card
-    python -m finetune check --config mine.yaml --model DIR --set data.max_length=4096
 
-Reports every bad row, statistics and the data card. Exit status 0 if the data can be trained
-on, 1 if any row is bad, 2 if something could not be read at all.
+`check` reports every bad row, statistics and the data card. Exit status 0 if the data can be
+trained on, 1 if any row is bad, 2 if something could not be read at all.
+
+`run` writes everything into one folder; on a folder that holds a run it goes on from the last
+checkpoint. Exit status 0 if it succeeded, 1 if data, model or settings were refused, 2 if there
+was nothing to run, 75 if it was stopped by a signal and can go on.
 """
 
 from __future__ import annotations
@@ -23,6 +27,7 @@ from finetune.check_command import check_data
 from finetune.config import FinetuneConfig, Format
 from finetune.data.formats import FORMATS
 from finetune.errors import FinetuneError
+from finetune.run_command import run_config
 
 CONFIGS = Path(configs.__file__).parent / "finetune"
 DEFAULT = "smollm2-135m"
@@ -33,6 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     try:
         config = load(FinetuneConfig, config_path(args.config), _overrides(args))
+        if args.command == "run":
+            return run_config(config, args.run, as_json=args.json)
         model = None if args.no_tokens else _model(config, explicit=args.model is not None)
         return check_data(config.data, model, args.out, as_json=args.json)
     except (ConfigError, FinetuneError) as exc:
@@ -80,18 +87,26 @@ def _parser() -> argparse.ArgumentParser:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     check = commands.add_parser("check", help="report bad rows, statistics and the data card")
-    check.add_argument("files", nargs="*", metavar="FILE", help="training data: JSONL, Parquet")
-    check.add_argument("--validation", action="append", default=[], metavar="FILE")
-    check.add_argument("--format", choices=FORMATS, help="of the files; default: by their fields")
-    check.add_argument("--config", default=DEFAULT, help="a file, or a name in configs/finetune/")
-    check.add_argument("--set", action="append", default=[], metavar="A.B=VALUE")
-    check.add_argument("--model", metavar="DIR", help="whose tokenizer counts; default: config's")
+    _add_config(check)
     check.add_argument("--no-tokens", action="store_true", help="do not tokenise")
     check.add_argument("--out", type=Path, metavar="DIR", help="write card.md and card.json there")
     check.add_argument("--json", action="store_true", help="print the card as JSON")
+    run = commands.add_parser("run", help="train an adapter, or go on with a run")
+    _add_config(run)
+    run.add_argument("--run", type=Path, metavar="DIR", help="its folder; default: a new one")
+    run.add_argument("--json", action="store_true", help="print the summary as JSON")
     return parser
+
+
+def _add_config(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("files", nargs="*", metavar="FILE", help="training data: JSONL, Parquet")
+    parser.add_argument("--validation", action="append", default=[], metavar="FILE")
+    parser.add_argument("--format", choices=FORMATS, help="of the files; default: by their fields")
+    parser.add_argument("--config", default=DEFAULT, help="a file, or a name in configs/finetune/")
+    parser.add_argument("--set", action="append", default=[], metavar="A.B=VALUE")
+    parser.add_argument("--model", metavar="DIR", help="the base model; default: config's")
 
 
 if __name__ == "__main__":
