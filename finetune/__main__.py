@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Protocol, cast
 
 from configs import ConfigError
-from finetune.commands import check, estimate
+from finetune.commands import check, estimate, run
 from finetune.errors import FinetuneError
 
 
@@ -29,6 +29,7 @@ class Command(Protocol):
 COMMANDS: tuple[Command, ...] = (
     check,
     estimate,
+    run,
 )  # fmt: skip
 
 
