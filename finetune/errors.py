@@ -10,6 +10,8 @@ FinetuneError
 ├── DoesNotFit            (also MemoryError) the run needs more memory than there is
 ├── TrainingDiverged      (also ArithmeticError) the loss is no longer a number
 ├── RunConflict           (also RuntimeError) the run's folder holds another run, or is in use
+├── RunNotFound           (also LookupError) no run of that name or in that folder
+├── ExportFailed          (also RuntimeError) a model could not be written in another form
 ├── TokenizerUnavailable  (also LookupError) no tokenizer or no chat template where one is needed
 └── Unrenderable          (also ValueError) the chat template cannot render or mask this example
 """
@@ -107,6 +109,18 @@ class RunConflict(FinetuneError, RuntimeError):
     """The folder of the run cannot be used for it."""
 
     code = "run_conflict"
+
+
+class RunNotFound(FinetuneError, LookupError):
+    """There is no such run."""
+
+    code = "run_not_found"
+
+
+class ExportFailed(FinetuneError, RuntimeError):
+    """A merged or converted model could not be written, or was not what it should be."""
+
+    code = "export_failed"
 
 
 class Unrenderable(FinetuneError, ValueError):
