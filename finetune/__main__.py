@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Protocol, cast
 
 from configs import ConfigError
-from finetune.commands import check, estimate, run
+from finetune.commands import check, compare, estimate, export, list, logs, merge, run, sweep
 from finetune.errors import FinetuneError
 
 
@@ -30,6 +30,12 @@ COMMANDS: tuple[Command, ...] = (
     check,
     estimate,
     run,
+    list,
+    logs,
+    compare,
+    sweep,
+    merge,
+    export,
 )  # fmt: skip
 
 

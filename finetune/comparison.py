@@ -92,8 +92,9 @@ def compare(a: Path, b: Path) -> Comparison:
         for name in names
         if first.get(name, _ABSENT) != second.get(name, _ABSENT)
     }
-    summaries = load_summary(a) or Summary(status="running"), load_summary(b) or Summary(
-        status="running"
+    summaries = (
+        load_summary(a) or Summary(status="running"),
+        load_summary(b) or Summary(status="running"),
     )
     evaluations = _evaluation(a), _evaluation(b)
     curves = tuple(_pairs(_curve(a), _curve(b), {"train_loss", "valid_loss", "best_valid_loss"}))

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from finetune.base_model import home
 from finetune.errors import RunNotFound
@@ -97,7 +98,7 @@ def is_working(folder: Path) -> bool:
     return False
 
 
-def _last(events: tuple[Event, ...], type: str) -> dict[str, object] | None:
+def _last(events: tuple[Event, ...], type: str) -> dict[str, Any] | None:
     return next((dict(e.data) for e in reversed(events) if e.type == type), None)
 
 

@@ -52,6 +52,6 @@ def _as_text(found: Comparison) -> str:
                 [each.name, number(each.a), number(each.b), number(each.difference)]
                 for each in figures
             ]
-            parts.append(table([[title, "A", "B", "B − A"], *rows], right=[1, 2, 3]))
+            parts.append(table([[title, "A", "B", "B - A"], *rows], right=[1, 2, 3]))
     parts.append(found.verdict)
     return "\n\n".join(parts)

@@ -90,7 +90,7 @@ class _Search:
         """Trial after trial."""
         states = self._optuna.trial.TrialState
         over = (states.COMPLETE, states.PRUNED, states.FAIL)
-        while len(self._finished(over)) < self._config.sweep.trials:
+        while len(self._study.get_trials(states=over, deepcopy=False)) < self._config.sweep.trials:
             if not self._one():
                 return SweepResult(self._folder, self._results(), interrupted=True)
             self._write_best()
@@ -202,7 +202,9 @@ def _suggest(trial: Any, path: str, each: Range) -> Value:
         chosen: Value = trial.suggest_categorical(path, each.choices)
         return chosen
     if each.whole:
-        return int(trial.suggest_int(path, round(each.low or 0), round(each.high or 0), log=each.log))
+        return int(
+            trial.suggest_int(path, round(each.low or 0), round(each.high or 0), log=each.log)
+        )
     return float(trial.suggest_float(path, each.low, each.high, log=each.log))
 
 
