@@ -39,15 +39,11 @@ def isolated_attention(
     groups = query.shape[1] // key.shape[1]
     if groups > 1:
         key, value = (each.repeat_interleave(groups, dim=1) for each in (key, value))
+    sizes = [high - low for low, high in pairwise(edges)]
+    # Split, not sliced: a slice's backward fills an array of the whole length, for each slice.
+    pieces = zip(*(each.split(sizes, dim=2) for each in (query, key, value)), strict=True)
     parts = [
-        scaled_dot_product_attention(
-            query[:, :, low:high],
-            key[:, :, low:high],
-            value[:, :, low:high],
-            is_causal=True,
-            scale=scaling,
-        )
-        for low, high in pairwise(edges)
+        scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling) for q, k, v in pieces
     ]
     joined = parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
     return joined.transpose(1, 2), None

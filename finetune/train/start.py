@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
+from transformers.utils.logging import disable_progress_bar
+
 from finetune.config import FinetuneConfig
 from finetune.data.tokenise import Tokenised
 from finetune.events import EventLog
@@ -33,6 +35,7 @@ def start_training(
 
     Raises FinetuneError.
     """
+    disable_progress_bar()
     chosen = choose(config)
     message = f"{chosen.place.precision} on {chosen.place.device.type}: {chosen.reason}"
     log.emit("message", message)
