@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Protocol, cast
 
 from configs import ConfigError
-from finetune.commands import check
+from finetune.commands import check, compare, estimate, export, list, logs, merge, run, sweep
 from finetune.errors import FinetuneError
 
 
@@ -28,6 +28,14 @@ class Command(Protocol):
 
 COMMANDS: tuple[Command, ...] = (
     check,
+    estimate,
+    run,
+    list,
+    logs,
+    compare,
+    sweep,
+    merge,
+    export,
 )  # fmt: skip
 
 

@@ -57,6 +57,9 @@ class Summary(StrictModel):
     """Share of computed positions that held padding."""
     packing_efficiency: float | None = None
     """Share of the sequences' capacity (packs × `data.max_length`) that held tokens."""
+    flops_per_second: float | None = None
+    """Useful operations a second: forward, and backward without the base model's own gradients;
+    no recomputation, and the output head for learnt tokens alone."""
     mfu: float | None = None
     """Model FLOP/s utilisation, as a share of the device's peak; None where that is unknown."""
     peak_memory_bytes: int | None = None

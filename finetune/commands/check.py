@@ -18,7 +18,7 @@ from pathlib import Path
 from finetune.base_model import find_model, load_tokenizer, models_folder
 from finetune.commands.options import config_arguments, config_of, data_arguments
 from finetune.config import DataConfig, FinetuneConfig
-from finetune.data.card import DataCard
+from finetune.data.card import DataCard, save_card
 from finetune.data.check import check
 from finetune.data.rows import Fault
 from finetune.data.tokenise import tokenise
@@ -63,10 +63,7 @@ def check_data(data: DataConfig, model: Path | None, out: Path | None, *, as_jso
     for fault in faults:
         print(fault, file=sys.stderr)
     if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(card.as_json(), indent=2, ensure_ascii=False)
-        (out / "card.json").write_text(f"{text}\n", encoding="utf-8")
-        (out / "card.md").write_text(card.as_markdown(), encoding="utf-8")
+        save_card(card, out)
     print(json.dumps(card.as_json(), ensure_ascii=False) if as_json else card.as_markdown())
     rows = len({(fault.source, fault.row) for fault in faults})
     if rows:

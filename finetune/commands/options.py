@@ -8,8 +8,10 @@ from pathlib import Path
 
 import configs
 from configs import load
+from finetune.base_model import home
 from finetune.config import FinetuneConfig, Format
 from finetune.data.formats import FORMATS
+from finetune.merge import adapter_folder
 
 CONFIGS = Path(configs.__file__).parent / "finetune"
 DEFAULT = "smollm2-135m"
@@ -61,3 +63,9 @@ def _overrides(args: argparse.Namespace) -> list[str]:
 
 def _source(name: str, format: Format | None) -> dict[str, str]:
     return {"kind": "file", "path": name, "format": format or "auto"}
+
+
+def adapter_at(name: str) -> Path:
+    """The adapter of a run's folder or name, or of an adapter's own folder. Raises ExportFailed."""
+    known = home() / "runs" / name
+    return adapter_folder(known if not Path(name).exists() and known.is_dir() else Path(name))

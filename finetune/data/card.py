@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from finetune.config import DataConfig
@@ -133,3 +135,11 @@ class DataCard:
                 "",
             ]
         return lines
+
+
+def save_card(card: DataCard, folder: Path) -> None:
+    """Write `card.json` and `card.md`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(card.as_json(), indent=2, ensure_ascii=False)
+    (folder / "card.json").write_text(f"{text}\n", encoding="utf-8")
+    (folder / "card.md").write_text(card.as_markdown(), encoding="utf-8")
