@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Protocol, cast
 
 from configs import ConfigError
-from finetune.commands import check
+from finetune.commands import check, evaluate
 from finetune.errors import FinetuneError
 
 
@@ -28,6 +28,7 @@ class Command(Protocol):
 
 COMMANDS: tuple[Command, ...] = (
     check,
+    evaluate,
 )  # fmt: skip
 
 
