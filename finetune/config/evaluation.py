@@ -86,6 +86,8 @@ class EvaluationConfig(StrictModel):
     forgetting: str | None = "builtin"
     """What the adapter must not unlearn: JSON Lines of `question` and `answers` (any of which
     is right), `builtin` for general ones that come with the package, None for none."""
+    max_questions: int | None = Field(None, ge=1)
+    """Of the forgetting set, so many; None asks all."""
     robustness: tuple[Perturbation, ...] = ("typos", "case", "paraphrase")
     """How prompts are perturbed."""
     perturbed: int = Field(25, ge=0)

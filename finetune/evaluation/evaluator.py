@@ -9,6 +9,7 @@ from pathlib import Path
 
 from finetune.base_model import find_model, load_tokenizer, models_folder
 from finetune.config import FinetuneConfig
+from finetune.errors import ModelUnavailable
 from finetune.evaluation.forgetting import load_questions
 from finetune.evaluation.gate import judge
 from finetune.evaluation.held_out import HeldOut, held_out
@@ -32,6 +33,21 @@ _MOST_FORGOTTEN = 20
 Progress = Callable[[str], None]
 
 
+def require(config: FinetuneConfig) -> None:
+    """Make sure, before hours of training, that what evaluation reads is there.
+
+    Raises SourceUnreadable and ModelUnavailable.
+    """
+    settings = config.evaluation
+    load_questions(settings.forgetting)
+    live = settings.live_adapter
+    if live is not None and not (Path(live) / "adapter_config.json").is_file():
+        raise ModelUnavailable(
+            f"evaluation.live_adapter: {live} has no adapter_config.json: name the folder of an "
+            "adapter as PEFT saves it, or leave it out"
+        )
+
+
 def evaluate(
     config: FinetuneConfig,
     folder: Path,
@@ -49,10 +65,11 @@ def evaluate(
     """
     say = say or (lambda line: None)
     started = time.monotonic()
+    require(config)
     base = find_model(config.model, models_folder())
     chat = load_tokenizer(config.data, base)
     settings = config.evaluation
-    questions = load_questions(settings.forgetting)
+    questions = load_questions(settings.forgetting, settings.max_questions)
     rows = held_out(config.data, settings, chat, config.seed)
     task = plan_task(rows.examples, questions, settings, chat, config.seed)
     adapters: dict[Version, Path] = {"candidate": candidate}

@@ -18,7 +18,7 @@ from finetune.evaluation.text_metrics import contains
 
 _BUILTIN = "forgetting.jsonl"
 _LIMIT = 1 << 20
-MAX_NEW_TOKENS = 48
+MAX_NEW_TOKENS = 32
 """Enough for the answer and a sentence around it."""
 
 
@@ -49,8 +49,11 @@ class Recalled:
         return self.question.is_right(self.answers[version])
 
 
-def load_questions(source: str | None) -> tuple[Question, ...]:
-    """`builtin`, a file, or none. Raises SourceUnreadable, naming every line that is wrong."""
+def load_questions(source: str | None, most: int | None = None) -> tuple[Question, ...]:
+    """Those of `builtin`, of a file, or none; of more than `most`, some from all over the file.
+
+    Raises SourceUnreadable, naming every line that is wrong.
+    """
     if source is None:
         return ()
     if source == "builtin":
@@ -79,4 +82,5 @@ def load_questions(source: str | None) -> tuple[Question, ...]:
             faults.append(f"{path}, row {row.number}: {exc}")
     if faults or not found:
         raise SourceUnreadable("\n".join(faults) or f"{path} holds no questions")
-    return tuple(found)
+    count = len(found) if most is None else min(most, len(found))
+    return tuple(found[index * len(found) // count] for index in range(count))

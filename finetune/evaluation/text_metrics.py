@@ -15,15 +15,18 @@ from collections.abc import Sequence
 
 _ARTICLES = frozenset({"a", "an", "the"})
 # Scripts that put no spaces between words: Thai to Khmer, kana, ideographs.
-_UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
-_WORD = re.compile(rf"[{_UNSPACED}]|[^\W_{_UNSPACED}](?:[^\W_{_UNSPACED}]|[\u0300-\u036f])*")
+_UNSPACED = re.compile(
+    "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]"
+)
 _APOSTROPHES = str.maketrans({"\u2019": "'", "\u2018": "'", "\u02bc": "'", "`": "'"})
 
 
 def words(text: str) -> list[str]:
     """Words in lower case, without punctuation."""
-    plain = unicodedata.normalize("NFKC", text).casefold().translate(_APOSTROPHES)
-    return _WORD.findall(plain.replace("'", ""))
+    plain = unicodedata.normalize("NFKC", text).casefold().translate(_APOSTROPHES).replace("'", "")
+    # Letters, numbers, and the marks that many scripts write vowels with.
+    kept = (sign if unicodedata.category(sign)[0] in "LNM" else " " for sign in plain)
+    return _UNSPACED.sub(r" \g<0> ", "".join(kept)).split()
 
 
 def answer_words(text: str) -> list[str]:

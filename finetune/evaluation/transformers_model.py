@@ -52,7 +52,10 @@ class AdaptedModel:
         device = "cuda" if torch.cuda.is_available() else "cpu"
         try:
             base = AutoModelForCausalLM.from_pretrained(
-                folder, device_map={"": device}, **_precision(config, device)
+                folder,
+                device_map={"": device},
+                local_files_only=True,
+                **_precision(config, device),
             )
         except (OSError, ValueError) as exc:
             raise ModelUnavailable(f"cannot load the base model in {folder}: {exc}") from exc
