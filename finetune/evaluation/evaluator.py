@@ -18,7 +18,8 @@ from finetune.evaluation.model import Model, Version
 from finetune.evaluation.plots import plots
 from finetune.evaluation.report_html import page
 from finetune.evaluation.report_markdown import markdown
-from finetune.evaluation.result import CurvePoint, Evaluation, Shown
+from finetune.evaluation.result import CurvePoint, Evaluation
+from finetune.evaluation.samples import forgotten, shown_answers
 from finetune.evaluation.slices import gaps, slices
 from finetune.evaluation.statistics import Bootstrap
 from finetune.evaluation.task import Observed, Task, observe, plan_task
@@ -27,8 +28,6 @@ from finetune.run_folder import write_whole
 
 EVALUATION = "evaluation.json"
 _FEW = 30
-_LONGEST_TEXT = 4000
-_MOST_FORGOTTEN = 20
 
 Progress = Callable[[str], None]
 
@@ -123,8 +122,8 @@ def conclude(
         metrics=metrics,
         slices=slices(task, observed, settings, bootstrap),
         gate=judge(settings.gate, metrics),
-        shown=_shown(task, observed, settings.samples),
-        forgotten=_forgotten(task, observed),
+        shown=shown_answers(task, observed, settings.samples),
+        forgotten=forgotten(task, observed),
         curve=tuple(curve),
         warnings=tuple(_warnings(config, rows)),
         seconds=seconds,
@@ -162,37 +161,6 @@ def curve(folder: Path) -> tuple[CurvePoint, ...]:
     return tuple(points[step] for step in sorted(points))
 
 
-def _shown(task: Task, observed: Mapping[Version, Observed], most: int) -> tuple[Shown, ...]:
-    found = []
-    for at, index in enumerate(task.asked[:most]):
-        example = task.examples[index]
-        prompt = example.prompt.question if example.prompt is not None else ""
-        found.append(
-            Shown(
-                name=example.name,
-                prompt=_cut(prompt),
-                reference=_cut(example.reference),
-                answers={version: seen.answers[at].text for version, seen in observed.items()},
-                over_long=tuple(
-                    version
-                    for version, seen in observed.items()
-                    if seen.answers[at].finish == "length"
-                ),
-            )
-        )
-    return tuple(found)
-
-
-def _forgotten(task: Task, observed: Mapping[Version, Observed]) -> tuple[Shown, ...]:
-    found = []
-    for at, question in enumerate(task.questions):
-        said: dict[Version, str] = {v: seen.recalled[at].text for v, seen in observed.items()}
-        if question.is_right(said["base"]) and not question.is_right(said["candidate"]):
-            wanted = ", ".join(question.answers)
-            found.append(Shown(question.topic or "question", question.question, wanted, said))
-    return tuple(found[:_MOST_FORGOTTEN])
-
-
 def _warnings(config: FinetuneConfig, rows: HeldOut) -> list[str]:
     found = []
     if config.evaluation.on == "train":
@@ -208,8 +176,3 @@ def _warnings(config: FinetuneConfig, rows: HeldOut) -> list[str]:
     elif len(rows.examples) < _FEW:
         found.append(f"only {len(rows.examples)} rows were measured: see how wide intervals are")
     return found
-
-
-def _cut(text: str) -> str:
-    rest = len(text) - _LONGEST_TEXT
-    return f"{text[:_LONGEST_TEXT]}… ({rest:,} more characters)" if rest > 0 else text
