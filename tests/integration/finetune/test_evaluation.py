@@ -163,18 +163,19 @@ def test_a_whole_evaluation_and_its_command(
         perturbed=3,
         slices=["kind"],
         resamples=100,
+        gate=[{"metric": "exact_match", "at_least": 0.5}],
     )
     found = evaluate(config, tmp_path / "run", adapters["candidate"])
     assert found.versions == VERSIONS
     assert {each.value for each in found.slices} == {"k0", "k1"}
     assert all(each.finite for m in found.metrics.values() for each in m.versions.values())
-    assert not found.gate.passed, "a random adapter is worse than its base"
+    assert not found.gate.passed, "random weights answer nothing"
     (tmp_path / "config.yaml").write_text(json.dumps(config.model_dump(mode="json")))
     out = tmp_path / "out"
     command = ["evaluate", str(adapters["candidate"]), "--config", str(tmp_path / "config.yaml"),
                "--out", str(out)]  # fmt: skip
     assert main(command) == 1
-    assert "FAILED  loss less base's" in capsys.readouterr().out
+    assert "FAILED  exact_match must be at least 0.5" in capsys.readouterr().out
     first = json.loads((tmp_path / "run" / "evaluation.json").read_text())
     again = json.loads((out / "evaluation.json").read_text())
     for key in ("metrics", "slices", "gate", "shown", "forgotten"):
