@@ -54,14 +54,14 @@ def slices(
 ) -> tuple[Slice, ...]:
     """Every slice of every declared field."""
     found = []
+    losses = {version: loss_of(seen) for version, seen in observed.items()}
+    matches = {version: f1_of(task, seen) for version, seen in observed.items()}
     for field in config.slices:
         for value, indexes in members(task, field).items():
             asked = _asked(task, indexes)
-            loss, token_f1 = {}, {}
-            for version, seen in observed.items():
-                loss[version] = bootstrap.estimate(_pick(loss_of(seen), indexes))
-                if asked:
-                    token_f1[version] = bootstrap.estimate(_pick(f1_of(task, seen), asked))
+            picked = {version: _pick(each, asked) for version, each in matches.items() if asked}
+            loss = {v: bootstrap.estimate(_pick(each, indexes)) for v, each in losses.items()}
+            token_f1 = {version: bootstrap.estimate(each) for version, each in picked.items()}
             found.append(Slice(field, value, len(indexes), len(asked), loss, token_f1))
     return tuple(found)
 
