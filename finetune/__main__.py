@@ -11,7 +11,18 @@ from collections.abc import Sequence
 from typing import Protocol, cast
 
 from configs import ConfigError
-from finetune.commands import check, compare, estimate, export, list, logs, merge, run, sweep
+from finetune.commands import (
+    check,
+    compare,
+    estimate,
+    evaluate,
+    export,
+    list,
+    logs,
+    merge,
+    run,
+    sweep,
+)
 from finetune.errors import FinetuneError
 
 
@@ -36,6 +47,7 @@ COMMANDS: tuple[Command, ...] = (
     sweep,
     merge,
     export,
+    evaluate,
 )  # fmt: skip
 
 

@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from configs import StrictModel
 from finetune.config.data import DataConfig, FileSource, Format, HubSource, SourceConfig
-from finetune.config.evaluation import EvaluationConfig, GateConfig
+from finetune.config.evaluation import EvaluationConfig, GateRule
 from finetune.config.sweep import Range, SweepConfig
 from finetune.config.training import (
     EarlyStoppingConfig,
@@ -24,7 +24,7 @@ __all__ = [
     "FileSource",
     "FinetuneConfig",
     "Format",
-    "GateConfig",
+    "GateRule",
     "HubSource",
     "LoraConfig",
     "Precision",

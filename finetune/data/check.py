@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from finetune.config import DataConfig, Format, SourceConfig
 from finetune.data.digest import content_digest, is_held_out, prompt_digest, version
@@ -53,6 +53,8 @@ class Item:
     example: Example
     content: bytes
     prompt: bytes
+    extra: Mapping[str, Any]
+    """Fields of the row that its format has no use for; evaluation may slice by them."""
 
 
 @dataclass(frozen=True)
@@ -133,14 +135,16 @@ class Pass:
         example = convert(format, raw.value, self._config.completions, problems)
         if example is None:
             return None
-        for name in ignored_fields(format, raw.value):
+        ignored = ignored_fields(format, raw.value)
+        for name in ignored:
             count.ignored[name] = count.ignored.get(name, 0) + 1
         try:
             content, prompt = content_digest(example), prompt_digest(example)
         except UnicodeEncodeError:
             problems.add("", "a text holds half of a surrogate pair (\\ud800 to \\udfff)")
             return None
-        return self._place(raw, count, example, content, prompt, problems)
+        extra = {name: raw.value[name] for name in ignored}
+        return self._place(raw, count, example, content, prompt, extra, problems)
 
     def _format(self, raw: RawRow, count: SourceCount, problems: Problems) -> Format | None:
         found = fitting(raw.value)
@@ -169,6 +173,7 @@ class Pass:
         example: Example,
         content: bytes,
         prompt: bytes,
+        extra: Mapping[str, Any],
         problems: Problems,
     ) -> Item | None:
         part = count.part
@@ -189,7 +194,7 @@ class Pass:
             if config.deduplicate:
                 return None
         seen.setdefault(content, (len(self.sources) - 1) << _ROW_BITS | raw.number)
-        return Item(count.name, raw.number, part, example, content, prompt)
+        return Item(count.name, raw.number, part, example, content, prompt, extra)
 
 
 class Ticker:

@@ -72,6 +72,7 @@ def test_heavy_packages_are_imported_only_by_named_files(package: str, files: se
      "serving.adapters", "serving.models", "serving.store.accounts", "serving.local_stack",
      "finetune.__main__", "finetune.data.card", "finetune.events", "finetune.summary",
      "finetune.pipeline", "finetune.train.schedule", "finetune.train.rates",
+     "finetune.evaluation",
      "benchmarks.client", "benchmarks.gpu.__main__", "benchmarks.gpu.step"],
 )  # fmt: skip
 def test_importing_it_loads_nothing_heavy(module: str) -> None:
