@@ -26,6 +26,7 @@ from serving.errors import AdapterRefused, CorralError, EngineStalled
 from serving.leases import LeaseBook, TicketDoor
 from serving.loopback import confine
 from serving.progress import Progress
+from serving.sleeping import Sleep
 
 IDLE_PROBE_S = 8.0
 """Time between two probes by Serve of an engine that nobody uses: each wakes it up, and vLLM's
@@ -62,6 +63,7 @@ class Replica:
             host, port = sockets[1].getsockname()[:2]
             self._tcp = f"{host}:{port}"
         self._thread = EngineThread(self._engine, sockets, self._door)
+        self._sleep = Sleep(config.name, self._engine, self._thread, self._book)
         progress.phase("loading")
         try:
             await self._thread.start()
@@ -85,8 +87,10 @@ class Replica:
 
         A gateway may send several requests on it, one after the other. `adapter` is
         `(engine name, directory)`. The address is a Unix socket's path for gateways on
-        this node, `host:port` for others. Raises AdapterRefused.
+        this node, `host:port` for others. While the engine sleeps, it waits. Raises
+        AdapterRefused.
         """
+        await self._sleep.over()
         if adapter is not None:
             await self._ensure_adapter(AdapterRef(adapter[0], Path(adapter[1])))
         lease = self._book.open(adapter[0] if adapter else None)
@@ -111,6 +115,14 @@ class Replica:
         """Free the adapter once its running requests have ended."""
         await self._drop_adapter(engine_name)
 
+    async def sleep(self) -> None:
+        """Leave the GPU to a fine-tuning job. Raises CannotSleep."""
+        await self._sleep.begin()
+
+    async def wake(self) -> None:
+        """Take the GPU again; requests that waited go on."""
+        await self._sleep.end()
+
     async def status(self) -> dict[str, Any]:
         """What `corral status` shows of a replica."""
         return {
@@ -128,6 +140,7 @@ class Replica:
 
     async def probe(self, deadline_s: float) -> None:
         """Raises EngineStalled unless the engine generates. Answers within a second are shared."""
+        self._sleep.check()
         if time.monotonic() - self._probed_at < 1.0:
             return
         await self._thread.call(self._engine.probe(deadline_s))
@@ -139,6 +152,8 @@ class Replica:
         With the third the engine is ended here: requests that hang on it fail now and go to
         another replica, and its processes do not outlive this one, even if they are stopped.
         """
+        if self._sleep.asleep:
+            return
         unused = not self._book.running and self._stalls == 0
         if unused and time.monotonic() - self._probed_at < IDLE_PROBE_S:
             return

@@ -22,6 +22,7 @@ MAY_IMPORT = {
 VLLM_FILES = {"serving/engines/vllm.py"}
 RAY_FILES = {
     "serving/app.py",
+    "serving/finetuning/ray_runner.py",
     "serving/ingress.py",
     "serving/loopback.py",
     "serving/private_cluster.py",
@@ -70,6 +71,7 @@ def test_heavy_packages_are_imported_only_by_named_files(package: str, files: se
     "module",
     ["serving.gateway.app", "serving.cli", "serving.supervisor", "serving.engines.fake",
      "serving.adapters", "serving.models", "serving.store.accounts", "serving.local_stack",
+     "serving.finetuning.watch", "serving.finetuning.fake",
      "finetune.__main__", "finetune.data.card",
      "benchmarks.client", "benchmarks.gpu.__main__", "benchmarks.gpu.step"],
 )  # fmt: skip
