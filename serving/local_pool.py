@@ -124,9 +124,11 @@ class LocalPool:
                 adapter = AdapterRef(name, Path(path))
                 return [await self._thread.call(self._host().load_adapter(adapter))]
             case "sleep", ():
-                return [await self._sleep.begin()]
+                await self._sleep.begin()
+                return [None]
             case "wake", ():
-                return [await self._sleep.end()]
+                await self._sleep.end()
+                return [None]
             case "unload_adapter", (str(name),):
                 self._book.end_idle(name)
                 return [await self._thread.call(self._host().unload_adapter(name))]

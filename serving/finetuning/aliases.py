@@ -16,7 +16,7 @@ from serving.errors import AdapterNotFound
 from serving.finetuning.shop import Shop
 from serving.store.audit import Actor
 from serving.store.errors import Conflict, NotFound
-from serving.store.registry import Alias, Version
+from serving.store.registry import Action, Alias, Version
 
 
 class Aliases:
@@ -107,12 +107,11 @@ class Aliases:
         return [each.version for each in found if each.name == adapter and each.base]
 
     def _change(
-        self, adapter: str, alias: Alias, version: str | None, action: str, actor: Actor,
+        self, adapter: str, alias: Alias, version: str | None, action: Action, actor: Actor,
         change: Callable[[State], State],
     ) -> None:  # fmt: skip
         adapters = self._shop.settings.adapters()
         previous = adapters.state(adapter).alias(alias)
-        assert action in ("promote", "rollback", "delete")
         self._shop.registry.change(
             adapter, alias, version, previous, action, actor,
             apply=lambda: adapters.change(adapter, change),

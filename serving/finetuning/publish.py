@@ -22,7 +22,7 @@ from serving.store.job_events import Checkpoint
 from serving.store.jobs import Job
 from serving.store.registry import Alias, Version
 
-NOT_EVALUATED = {"passed": False, "reasons": ["nothing was evaluated"]}
+NOT_EVALUATED: dict[str, Any] = {"passed": False, "reasons": ["nothing was evaluated"]}
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,8 @@ def differences(store: Store) -> list[str]:
     from alembic.autogenerate import compare_metadata
     from alembic.migration import MigrationContext
 
-    from serving.store.finetuning_tables import metadata
+    from serving.store import finetuning_tables  # noqa: F401 - its tables join the others
+    from serving.store.tables import metadata
 
     with store.read() as connection:
         context = MigrationContext.configure(connection, opts={"compare_server_default": True})

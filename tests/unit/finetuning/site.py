@@ -13,7 +13,7 @@ from typing import Any
 from openai import AsyncOpenAI
 from openai.types.fine_tuning import FineTuningJob
 
-from serving.config import ServeConfig
+from serving.config import ModelConfig, ServeConfig
 from serving.finetuning.config import FilesConfig, FinetuningConfig
 from serving.finetuning.runner import LocalRunner
 from serving.finetuning.service import Finetuning
@@ -22,7 +22,9 @@ from serving.finetuning.shop import Shop
 from serving.home import Home
 from serving.store.accounts import Accounts
 from serving.store.audit import Actor
+from serving.store.blobs import BlobStore
 from serving.store.config import StoreConfig
+from serving.store.database import Store
 from serving.store.keys import KeySpec
 from tests.unit.gateway.in_process import ADMIN_KEY, WAIT_S, Site, gateway, local
 
@@ -60,6 +62,13 @@ class Works:
         answer = await self.site.http.request(method, path, headers=headers, **kwargs)
         assert answer.status_code == 200, answer.text
         return answer.json()
+
+
+def idle_finetuning(home: Home, store: Store, *models: ModelConfig) -> Finetuning:
+    """The routes, and nobody who looks after the jobs."""
+    config = ServeConfig(models=models, finetuning=FinetuningConfig(enabled=False))
+    shop = Shop.over(Settings(config, home), store, BlobStore(store, str(home.store / "blobs")))
+    return Finetuning(shop, LocalRunner(shop))
 
 
 @asynccontextmanager

@@ -96,7 +96,7 @@ async def test_jobs_are_listed_newest_first_and_by_metadata(running: Works) -> N
     client = running.client("lister")
     made = [await create(running, "lister", metadata={"n": str(n % 2)}) for n in range(5)]
     for job in made:
-        await ended(client, job.id)
+        await client.fine_tuning.jobs.cancel(job.id)
     listed = [job.id async for job in client.fine_tuning.jobs.list(limit=2)]
     assert listed == [job.id for job in reversed(made)]
     odd = [job.id async for job in client.fine_tuning.jobs.list(metadata={"n": "1"})]
@@ -169,7 +169,8 @@ async def test_pause_and_resume(running: Works) -> None:
     client = running.client()
     job = await create(running, hyperparameters={"n_epochs": 40, "batch_size": 4})
     await reached(client, job.id, 5)
-    assert (await client.fine_tuning.jobs.pause(job.id)).status == "paused"
+    paused: str = (await client.fine_tuning.jobs.pause(job.id)).status
+    assert paused == "paused"
     with pytest.raises(BadRequestError, match="is paused, and cannot be paused"):
         await client.fine_tuning.jobs.pause(job.id)
     assert (await client.fine_tuning.jobs.resume(job.id)).status == "queued"

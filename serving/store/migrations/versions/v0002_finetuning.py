@@ -32,7 +32,6 @@ def upgrade() -> None:
 
 
 def _jobs() -> None:
-    zero = {"server_default": "0", "nullable": False}
     op.create_table(
         "finetuning_jobs",
         sa.Column("id", _ID, nullable=False),
@@ -55,10 +54,10 @@ def _jobs() -> None:
         sa.Column("fine_tuned_model", _NAME, nullable=True),
         sa.Column("adapter", _NAME, nullable=True),
         sa.Column("version", _ID, nullable=True),
-        sa.Column("attempt", sa.BigInteger(), **zero),
-        sa.Column("crashes", sa.BigInteger(), **zero),
+        sa.Column("attempt", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("crashes", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("lease_until_us", sa.BigInteger(), nullable=True),
-        sa.Column("events_offset", sa.BigInteger(), **zero),
+        sa.Column("events_offset", sa.BigInteger(), server_default="0", nullable=False),
         sa.CheckConstraint(
             "status IN ('validating_files', 'queued', 'running', 'paused', 'succeeded', "
             "'failed', 'cancelled')",
