@@ -70,8 +70,8 @@ class VllmConfig(StrictModel):
     """LoRA adapters."""
     sleep_mode: bool = False
     """Be able to leave the GPU to a fine-tuning job (`finetuning.share: pause`). GPUs only."""
-    omp_threads: int | None = None
-    """Threads of the CPU engine; by default all cores."""
+    omp_threads: int | None = Field(None, ge=1)
+    """Threads of the CPU engine; by default as many as cores."""
     extra_args: dict[str, Any] = {}
     """Any other `vllm serve` option, by its Python name (`swap_space: 4`); vLLM validates it."""
 

@@ -42,7 +42,7 @@ def _faults(config: FinetuneConfig) -> list[Fault]:
         return [Fault("training_file", 0, "", reason)]
     if checked.faults or not (model / "tokenizer.json").is_file():
         return list(checked.faults)
-    from finetune.check_command import load_tokenizer
+    from finetune.base_model import load_tokenizer
     from finetune.data.tokenise import tokenise
 
     return list(tokenise(config.data, load_tokenizer(config.data, model), _quiet).faults)
