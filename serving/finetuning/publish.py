@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from finetune.summary import Summary
+from configs import load
+from finetune.config import FinetuneConfig
+from finetune.summary import Gate, Summary
 from serving.adapters import AdapterStore, FineTunedName
 from serving.errors import AdapterNotFound, AdapterRefused
 from serving.finetuning.shop import Shop
@@ -22,7 +24,7 @@ from serving.store.job_events import Checkpoint
 from serving.store.jobs import Job
 from serving.store.registry import Alias, Version
 
-NOT_EVALUATED: dict[str, Any] = {"passed": False, "reasons": ["nothing was evaluated"]}
+NOT_EVALUATED = Gate(passed=False, reasons=("nothing was evaluated, and the gate asks for it",))
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ def publish(shop: Shop, job: Job, source: Path, summary: Summary) -> Published:
         raise
     except AdapterNotFound:
         assert adapters.is_disabled(adapter, version)  # by an attempt before this one
-    gate = NOT_EVALUATED if summary.gate is None else summary.gate.model_dump(mode="json")
+    gate = _gate(shop, job, summary).model_dump(mode="json")
     shop.registry.add(
         Version(
             adapter, version, job.tenant_id, job.model, job.name, job.id,
@@ -149,6 +151,15 @@ def _home_of(shop: Shop, adapters: AdapterStore, job: Job) -> str:
     if folder.exists() and adapters.owner(first) != job.tenant_id:
         return second
     return first
+
+
+def _gate(shop: Shop, job: Job, summary: Summary) -> Gate:
+    """The run's verdict. Without one the adapter passes only where nothing was asked of it."""
+    if summary.gate is not None:
+        return summary.gate
+    config = load(FinetuneConfig, shop.settings.work(job.id).config)
+    asked = config.evaluation.gate.model_dump().values()
+    return NOT_EVALUATED if any(each is not None for each in asked) else Gate(passed=True)
 
 
 def _name(job: Job) -> FineTunedName:

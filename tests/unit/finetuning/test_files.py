@@ -12,6 +12,7 @@ import httpx
 import pytest
 import pytest_asyncio
 from openai import APIStatusError, BadRequestError, NotFoundError
+from openai.types import FilePurpose
 
 from serving.store.blobs import BlobStore
 from tests.unit.finetuning.site import Works, rows, works
@@ -29,9 +30,10 @@ shared = pytest.mark.asyncio(loop_scope="module")
 @shared
 async def test_every_call_of_the_client(running: Works) -> None:
     client = running.client("caller")
+    purposes: tuple[FilePurpose, ...] = ("fine-tune", "batch", "fine-tune")
     made = [
         await client.files.create(file=(f"{n}.jsonl", rows(n + 1)), purpose=purpose)
-        for n, purpose in enumerate(("fine-tune", "batch", "fine-tune"))  # type: ignore[misc]
+        for n, purpose in enumerate(purposes)
     ]
     assert made[0].to_dict() == {
         "id": made[0].id, "object": "file", "bytes": len(rows(1)), "filename": "0.jsonl",
@@ -136,10 +138,16 @@ def parts(boundary: bytes, *given: tuple[bytes, bytes]) -> bytes:
     return body + b"--%b--\r\n" % boundary
 
 
-async def post(running: Works, body: Any, boundary: bytes = b"b", **headers: str) -> httpx.Response:
-    kind = f"multipart/form-data; boundary={boundary.decode()}"
-    sent = {"authorization": f"Bearer {running.key('hostile')}", "content-type": kind, **headers}
-    return await running.site.http.post("/v1/files", content=body, headers=sent)
+async def post(
+    running: Works,
+    body: Any,
+    boundary: bytes = b"b",
+    kind: str = "multipart/form-data; boundary={}",
+) -> httpx.Response:
+    key = running.key("hostile")
+    kind = kind.format(boundary.decode())
+    headers = {"authorization": f"Bearer {key}", "content-type": kind}
+    return await running.site.http.post("/v1/files", content=body, headers=headers)
 
 
 @shared
@@ -191,7 +199,7 @@ async def test_an_endless_upload_without_a_length_is_cut_off(running: Works) -> 
 
 @shared
 async def test_other_content_types_and_no_key(running: Works) -> None:
-    answer = await post(running, b"{}", **{"content-type": "application/json"})
+    answer = await post(running, b"{}", kind="application/json")
     assert (answer.status_code, "multipart" in answer.text) == (400, True)
     answer = await running.site.http.post("/v1/files", content=b"x")
     assert answer.status_code == 401
