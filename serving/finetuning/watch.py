@@ -167,7 +167,8 @@ class _Attempt:
         if not source.is_relative_to(self._place.run.resolve()):
             return
         metrics = {**_metrics(event.data.get("metrics") or {}), "step": step}
-        publish_checkpoint(self._shop, self._job, step, source, metrics, int(event.at * 1e6))
+        with suppress(FileNotFoundError):  # the run has let go of it while it was copied
+            publish_checkpoint(self._shop, self._job, step, source, metrics, int(event.at * 1e6))
 
     def _told(self, event: Event) -> list[JobEvent]:
         """The event in OpenAI's terms; none where the end of the job will say the same."""

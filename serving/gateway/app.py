@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serving.config import GatewayConfig
 from serving.errors import CorralError
+from serving.finetuning.aliases import Aliases
 from serving.finetuning.service import Finetuning
 from serving.finetuning.shop import Shop
 from serving.gateway.access import actor, caller, guard
@@ -130,7 +131,8 @@ async def _unrouted(request: Request) -> Response:
 
 
 def _add_admin_routes(app: FastAPI, gateway: Gateway) -> None:
-    app.include_router(admin_router(gateway.directory, actor))
+    aliases = None if gateway.finetuning is None else Aliases(gateway.finetuning.shop)
+    app.include_router(admin_router(gateway.directory, actor, aliases))
     if gateway.accounts is not None:
         for make in (keys_router, tenants_router, limits_router, usage_router):
             app.include_router(make(gateway.accounts, actor))

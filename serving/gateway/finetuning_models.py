@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from serving.store.job_events import Checkpoint, JobEvent
 from serving.store.jobs import Job
@@ -17,26 +17,35 @@ class _Asked(BaseModel):
     )
 
 
-Auto = Literal["auto"]
 _Text64 = Annotated[str, Field(max_length=64)]
 _Text512 = Annotated[str, Field(max_length=512)]
+
+
+def _or_auto(kind: str) -> tuple[BeforeValidator, WithJsonSchema]:
+    """ "auto" is as good as nothing; said so, faults of a number are told of the number."""
+    any_of = [{"enum": ["auto"]}, {"type": kind}, {"type": "null"}]
+    return BeforeValidator(lambda v: None if v == "auto" else v), WithJsonSchema({"anyOf": any_of})
+
+
+_IntOrNone = Annotated[int | None, *_or_auto("integer")]
+_FloatOrNone = Annotated[float | None, *_or_auto("number")]
 
 
 class SupervisedSettings(_Asked):
     """How supervised training goes; `auto` is the stack's own default."""
 
-    n_epochs: Auto | Annotated[int, Field(ge=1, le=1000)] | None = None
+    n_epochs: _IntOrNone = Field(None, ge=1, le=1000)
     """Times that the training data is gone through."""
-    batch_size: Auto | Annotated[int, Field(ge=1, le=4096)] | None = None
+    batch_size: _IntOrNone = Field(None, ge=1, le=4096)
     """Examples of one step."""
-    learning_rate_multiplier: Auto | Annotated[float, Field(gt=0, le=100)] | None = None
+    learning_rate_multiplier: _FloatOrNone = Field(None, gt=0, le=100)
     """Multiplies the default learning rate."""
 
 
 class DpoSettings(SupervisedSettings):
     """How direct preference optimisation goes."""
 
-    beta: Auto | Annotated[float, Field(gt=0, le=2)] | None = None
+    beta: _FloatOrNone = Field(None, gt=0, le=2)
     """The larger, the closer the result stays to the base model."""
 
 

@@ -12,8 +12,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from sqlalchemy import Connection, Row, Update, func, insert, or_, select, update
 
@@ -23,87 +22,10 @@ from serving.store.database import Store
 from serving.store.errors import Conflict, Invalid, NotFound
 from serving.store.finetuning_tables import finetuning_jobs as jobs
 from serving.store.job_events import add_event
+from serving.store.job_rows import OPEN, WAITING, Job, JobSpec, Outcome, Status
 from serving.store.secret import new_id
 
-Status = Literal[
-    "validating_files", "queued", "running", "paused", "succeeded", "failed", "cancelled"
-]
-WAITING = ("validating_files", "queued", "running")
-"""Something will still be done for these without anybody's asking."""
-_OPEN = (*WAITING, "paused")
-
-
-@dataclass(frozen=True)
-class JobSpec:
-    """What somebody asked for."""
-
-    tenant_id: str
-    model: str
-    """Name of the served base model."""
-    method: Mapping[str, Any]
-    """OpenAI's: `{"type": "supervised", "supervised": {"hyperparameters": {…}}}`."""
-    training_file: str
-    validation_file: str | None = None
-    suffix: str | None = None
-    seed: int = 0
-    metadata: Mapping[str, str] | None = None
-
-
-@dataclass(frozen=True)
-class Job(JobSpec):
-    """A job as it stands. Times are microseconds since 1970."""
-
-    id: str = ""
-    key_id: str = ""
-    created_us: int = 0
-    status: Status = "validating_files"
-    error: Mapping[str, Any] | None = None
-    finished_us: int | None = None
-    estimated_us: int | None = None
-    trained_tokens: int | None = None
-    result_file: str | None = None
-    fine_tuned_model: str | None = None
-    """Set once it may be used."""
-    adapter: str | None = None
-    """Name and version of what it makes, in the adapters' folder."""
-    version: str | None = None
-    attempt: int = 0
-    crashes: int = 0
-    lease_until_us: int | None = None
-    events_offset: int = 0
-
-    @property
-    def name(self) -> str:
-        """What the trained model is called: `ft:<base>:<tenant>:<suffix>:<id>`."""
-        return f"ft:{self.model}:{self.tenant_id}:{self.suffix or ''}:{self.short_id}"
-
-    @property
-    def short_id(self) -> str:
-        """The end of the id, in the model's name."""
-        return self.id[-10:]
-
-    @property
-    def is_over(self) -> bool:
-        """Whether nothing more will be done for it."""
-        return self.status not in _OPEN
-
-    @property
-    def hyperparameters(self) -> dict[str, Any]:
-        """Of its method; some may be "auto"."""
-        kind: str = self.method["type"]
-        return dict((self.method.get(kind) or {}).get("hyperparameters") or {})
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a trainer's work on a job ended."""
-
-    status: Status
-    message: str
-    error: Mapping[str, Any] | None = None
-    trained_tokens: int | None = None
-    result_file: str | None = None
-    fine_tuned_model: str | None = None
+__all__ = ["WAITING", "Job", "JobSpec", "JobStore", "Outcome", "Status", "new_seed"]
 
 
 class JobStore:
@@ -170,7 +92,7 @@ class JobStore:
 
     def cancel(self, tenant_id: str | None, id: str, actor: Actor) -> Job:
         """End it now; its trainer is told. Raises NotFound, Conflict when it is over."""
-        return self._decide(tenant_id, id, actor, "cancelled", _OPEN, "cancel")
+        return self._decide(tenant_id, id, actor, "cancelled", OPEN, "cancel")
 
     def pause(self, tenant_id: str | None, id: str, actor: Actor) -> Job:
         """Stop at the next checkpoint, until `resume`. Raises NotFound, Conflict."""

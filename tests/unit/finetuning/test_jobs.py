@@ -231,7 +231,7 @@ async def test_requests_that_make_no_sense_are_refused(
     wanted = {"model": "fake", "training_file": await upload(client), **asked}
     with pytest.raises(BadRequestError) as caught:
         await client.fine_tuning.jobs.create(**wanted)
-    assert (caught.value.param or "").startswith(param)
+    assert caught.value.param == param
 
 
 @shared
