@@ -12,7 +12,7 @@ from rich.markup import escape
 
 import configs
 from configs import ConfigError, load
-from serving.commands import adapters, keys, pack, store, tenants, usage
+from serving.commands import adapters, finetune, keys, pack, registry, store, tenants, usage
 from serving.config import ServeConfig
 from serving.errors import CorralError, StartError
 from serving.home import Home
@@ -25,6 +25,8 @@ app = typer.Typer(
     help="Serve language models, adapters and embeddings behind one OpenAI-compatible API.",
 )
 app.add_typer(adapters.app, name="adapters")
+app.add_typer(finetune.app, name="finetune")
+app.add_typer(registry.app, name="registry")
 app.add_typer(keys.app, name="keys")
 app.add_typer(tenants.app, name="tenants")
 app.add_typer(store.app, name="store")

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from configs import StrictModel
+from serving.finetuning.config import FilesConfig, FinetuningConfig
 from serving.gateway.door_config import CorsConfig, HttpLimits, TlsConfig
 from serving.gateway.limits import RequestLimits
 from serving.store.config import AlertConfig, OidcConfig, PriceConfig, StoreConfig
@@ -67,6 +68,8 @@ class VllmConfig(StrictModel):
     """Path of a Jinja file that replaces the tokenizer's own template."""
     lora: LoraConfig = LoraConfig()
     """LoRA adapters."""
+    sleep_mode: bool = False
+    """Be able to leave the GPU to a fine-tuning job (`finetuning.share: pause`). GPUs only."""
     omp_threads: int | None = Field(None, ge=1)
     """Threads of the CPU engine; by default as many as cores."""
     extra_args: dict[str, Any] = {}
@@ -240,6 +243,10 @@ class ServeConfig(StrictModel):
     """Who hears that a budget nears its end."""
     oidc: OidcConfig | None = None
     """An identity provider whose tokens are accepted beside API keys."""
+    files: FilesConfig = FilesConfig()
+    """Files that clients upload."""
+    finetuning: FinetuningConfig = FinetuningConfig()
+    """Fine-tuning jobs."""
     models: tuple[ModelConfig, ...] = Field(min_length=1)
     """What is served. The first one is what `corral chat` talks to."""
 
@@ -250,6 +257,18 @@ class ServeConfig(StrictModel):
                 "cluster.address: gateways on several machines need one store; "
                 "set store.url to a PostgreSQL database"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _can_share(self) -> ServeConfig:
+        if self.finetuning.share == "pause":
+            for index, model in enumerate(self.models):
+                engine = model.engine
+                if isinstance(engine, VllmConfig) and engine.lora.enabled and not engine.sleep_mode:
+                    raise ValueError(
+                        "finetuning.share: pause needs engines that can sleep; set "
+                        f"models.{index}.engine.sleep_mode to true"
+                    )
         return self
 
     @field_validator("models")

@@ -7,6 +7,7 @@ CorralError (Exception)
 ├── AdapterNotFound       (also LookupError) no such adapter or version
 ├── PoolBusy              no replica can take the request now; carries retry_after_s
 ├── PoolUnavailable       no healthy replica
+├── CannotSleep           the engine cannot leave its GPU to a fine-tuning job
 ├── EngineStalled         the engine makes no forward progress
 ├── BatcherClosed         (engines/batching.py) the engine stops before it took the request
 └── RequestError          (engines/pooling_api.py) a request the engine answers with 4xx
@@ -54,3 +55,7 @@ class PoolUnavailable(CorralError):
 
 class EngineStalled(CorralError):
     """The engine has requests but produces nothing."""
+
+
+class CannotSleep(CorralError):
+    """The engine has no way to give its memory back for a while."""

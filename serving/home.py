@@ -2,6 +2,7 @@
 
 models/       prepared model weights          adapters/  <name>/<version>/ PEFT directories
 store/        database and blobs
+runs/         fine-tuning runs                 finetuning/ their inputs and logs, by job
 run/          sockets, state of the running stack          logs/      log files
 """
 
@@ -35,6 +36,14 @@ class Home:
     @property
     def store(self) -> Path:
         return self.root / "store"
+
+    @property
+    def runs(self) -> Path:
+        return self.root / "runs"
+
+    @property
+    def finetuning(self) -> Path:
+        return self.root / "finetuning"
 
     @property
     def run(self) -> Path:

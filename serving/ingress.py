@@ -9,8 +9,11 @@ from ray import serve
 from ray.serve.handle import DeploymentHandle
 from starlette.types import ASGIApp
 
-from serving.adapters import AdapterStore
 from serving.config import ServeConfig
+from serving.finetuning.ray_runner import RayRunner
+from serving.finetuning.service import Finetuning
+from serving.finetuning.settings import Settings
+from serving.finetuning.shop import Shop
 from serving.gateway.app import Gateway, build_app
 from serving.gateway.directory import build_directory
 from serving.gateway.metrics import GatewayMetrics
@@ -52,14 +55,10 @@ class GatewayIngress:
 
     def __serve_build_asgi_app__(self) -> ASGIApp:  # Serve's name for it
         """Called by Serve after the constructor."""
-        store = AdapterStore(
-            self._runtime.home,
-            self._config.models,
-            weights=self._runtime.weights,
-            aliases=self._runtime.aliases,
-        )
+        runtime = self._runtime
+        settings = Settings(self._config, runtime.home, runtime.weights, runtime.aliases)
         directory = build_directory(
-            self._config.models, self._pools.__getitem__, store, int(time.time())
+            self._config.models, self._pools.__getitem__, settings.adapters(), int(time.time())
         )
         gateway = Gateway(
             config=self._config.gateway,
@@ -67,6 +66,9 @@ class GatewayIngress:
             metrics=self._metrics,
             peer_metrics=self._peer_metrics,
             accounts=self._accounts,
+            finetuning=Finetuning(
+                Shop.over(settings, self._accounts.store, self._accounts.blobs), RayRunner(settings)
+            ),
         )
         return build_app(gateway)
 

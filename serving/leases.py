@@ -60,6 +60,8 @@ class LeaseBook:
         self._lock = threading.Lock()
         self._leases: dict[str, Lease] = {}
         self._sweeper: asyncio.TimerHandle | None = None
+        self.closed = False
+        """While it is, no request is let in: whoever asks is sent for a new lease."""
 
     def open(self, adapter: str | None) -> Lease:
         """Grant a lease."""
@@ -106,7 +108,7 @@ class LeaseBook:
         """
         while True:
             with self._lock:
-                lease = self._leases.get(ticket)
+                lease = None if self.closed else self._leases.get(ticket)
                 if lease is None:
                     return None
                 if not lease.busy:

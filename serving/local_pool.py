@@ -20,6 +20,7 @@ from serving.engines.base import AdapterHost, AdapterRef, Engine
 from serving.errors import AdapterRefused, EngineStalled, PoolBusy, PoolUnavailable
 from serving.gateway.pool import Capacity
 from serving.leases import Lease, LeaseBook, TicketDoor
+from serving.sleeping import Sleep
 
 PROBE_DEADLINE_S = 5.0
 
@@ -70,6 +71,7 @@ class LocalPool:
         self._thread = EngineThread(
             self._engine, [listener], lambda app: TicketDoor(app, self._book)
         )
+        self._sleep = Sleep(self._config.name, self._engine, self._thread, self._book)
         await self._thread.start()
         return self
 
@@ -89,6 +91,7 @@ class LocalPool:
                 return kept
         try:
             async with asyncio.timeout(deadline_s):
+                await self._sleep.over()
                 await self._slots.acquire()
         except TimeoutError as exc:
             raise PoolBusy(
@@ -105,19 +108,27 @@ class LocalPool:
     async def capacity(self) -> Capacity:
         """See `Pool.capacity`."""
         try:
+            self._sleep.check()
             await self._thread.call(self._engine.probe(PROBE_DEADLINE_S))
         except EngineStalled as exc:
             return Capacity(ready=False, replicas=1, detail=str(exc))
         return Capacity(ready=True, replicas=1)
 
     async def broadcast(self, method: str, *args: Any) -> list[Any]:
-        """See `Pool.broadcast`: `status`, `load_adapter(name, path)`, `unload_adapter(name)`."""
+        """See `Pool.broadcast`: `status`, `load_adapter(name, path)`,
+        `unload_adapter(name)`, `sleep`, `wake`."""
         match method, args:
             case "status", ():
                 return [await self._status()]
             case "load_adapter", (str(name), str(path)):
                 adapter = AdapterRef(name, Path(path))
                 return [await self._thread.call(self._host().load_adapter(adapter))]
+            case "sleep", ():
+                await self._sleep.begin()
+                return [None]
+            case "wake", ():
+                await self._sleep.end()
+                return [None]
             case "unload_adapter", (str(name),):
                 self._book.end_idle(name)
                 return [await self._thread.call(self._host().unload_adapter(name))]

@@ -23,12 +23,15 @@ import uvloop
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from configs import ConfigError, load
-from serving.adapters import AdapterStore
 from serving.cli import config_path
 from serving.config import FakeConfig, ServeConfig
 from serving.engines import build_engine
 from serving.engines.base import EngineSpec
 from serving.errors import CorralError
+from serving.finetuning.runner import LocalRunner
+from serving.finetuning.service import Finetuning
+from serving.finetuning.settings import Settings
+from serving.finetuning.shop import Shop
 from serving.gateway.app import Gateway, build_app
 from serving.gateway.directory import build_directory
 from serving.gateway.metrics import GatewayMetrics
@@ -94,8 +97,10 @@ async def run(config: ServeConfig, home: Home) -> None:
         async def own_metrics() -> list[tuple[str, str]]:
             return [("gateway", metrics.exposition())]
 
-        store = _store(config, home, models)
-        directory = build_directory(config.models, pools.__getitem__, store, int(time.time()))
+        settings = _settings(config, home, models)
+        directory = build_directory(
+            config.models, pools.__getitem__, settings.adapters(), int(time.time())
+        )
         accounts = Accounts.open(
             config.store,
             home.store,
@@ -106,16 +111,18 @@ async def run(config: ServeConfig, home: Home) -> None:
             registry=metrics.registry,
         )
         stack.enter_context(closing(accounts))
-        gateway = Gateway(config.gateway, directory, metrics, own_metrics, accounts)
+        shop = Shop.over(settings, accounts.store, accounts.blobs)
+        finetuning = Finetuning(shop, LocalRunner(shop))
+        gateway = Gateway(config.gateway, directory, metrics, own_metrics, accounts, finetuning)
         await _listen(EndOnDisconnect(build_app(gateway)), config)
 
 
-def _store(config: ServeConfig, home: Home, models: dict[str, PreparedModel]) -> AdapterStore:
-    return AdapterStore(
+def _settings(config: ServeConfig, home: Home, models: dict[str, PreparedModel]) -> Settings:
+    return Settings(
+        config,
         home,
-        config.models,
-        weights={name: model.path for name, model in models.items()},
-        aliases={name: model.aliases for name, model in models.items()},
+        weights={name: str(model.path) for name, model in models.items()},
+        aliases={name: tuple(model.aliases) for name, model in models.items()},
     )
 
 
@@ -125,7 +132,7 @@ async def _listen(app: ASGIApp, config: ServeConfig) -> None:
         host=config.gateway.host,
         port=config.gateway.port,
         http="httptools",
-        lifespan="off",
+        lifespan="on",
         access_log=False,
         log_level="warning",
         timeout_keep_alive=3600,

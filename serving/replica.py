@@ -29,6 +29,7 @@ from serving.errors import AdapterRefused, CorralError, EngineStalled
 from serving.leases import LeaseBook, TicketDoor
 from serving.loopback import confine
 from serving.progress import Progress
+from serving.sleeping import Sleep
 
 IDLE_PROBE_S = 6.0
 """Time between two probes by Serve of an engine that nobody uses: each wakes it up, and vLLM's
@@ -65,6 +66,7 @@ class Replica:
             host, port = sockets[1].getsockname()[:2]
             self._tcp = f"{host}:{port}"
         self._thread = EngineThread(self._engine, sockets, self._door)
+        self._sleep = Sleep(config.name, self._engine, self._thread, self._book)
         progress.phase("loading")
         try:
             await self._thread.start()
@@ -88,8 +90,10 @@ class Replica:
 
         A gateway may send several requests on it, one after the other. `adapter` is
         `(engine name, directory)`. The address is a Unix socket's path for gateways on
-        this node, `host:port` for others. Raises AdapterRefused.
+        this node, `host:port` for others. While the engine sleeps, it waits. Raises
+        AdapterRefused.
         """
+        await self._sleep.over()
         if adapter is not None:
             await self._ensure_adapter(AdapterRef(adapter[0], Path(adapter[1])))
         lease = self._book.open(adapter[0] if adapter else None)
@@ -114,6 +118,14 @@ class Replica:
         """Free the adapter once its running requests have ended."""
         await self._drop_adapter(engine_name)
 
+    async def sleep(self) -> None:
+        """Leave the GPU to a fine-tuning job. Raises CannotSleep."""
+        await self._sleep.begin()
+
+    async def wake(self) -> None:
+        """Take the GPU again; requests that waited go on."""
+        await self._sleep.end()
+
     async def status(self) -> dict[str, Any]:
         """What `corral status` shows of a replica."""
         return {
@@ -131,6 +143,7 @@ class Replica:
 
     async def probe(self, deadline_s: float) -> None:
         """Raises EngineStalled unless the engine generates. Answers within a second are shared."""
+        self._sleep.check()
         if time.monotonic() - self._probed_at < 1.0:
             return
         await self._thread.call(self._engine.probe(deadline_s))
@@ -142,7 +155,7 @@ class Replica:
         An engine that stalls is put on trial: see `_end_unless_it_moves`.
         """
         idle = not self._book.running and time.monotonic() - self._probed_at < IDLE_PROBE_S
-        if idle or self._trial is not None:
+        if idle or self._trial is not None or self._sleep.asleep:
             return
         try:
             await self.probe(self._probe_s)
@@ -164,6 +177,9 @@ class Replica:
             else:
                 self._trial = None
                 return
+        if self._sleep.asleep:  # it was put to sleep meanwhile, and does not answer then
+            self._trial = None
+            return
         for process in psutil.Process().children(recursive=True):
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()

@@ -17,12 +17,15 @@ from pathlib import Path
 from typing import Any
 
 from serving.config import ServeConfig
+from serving.finetuning.settings import Settings
 from serving.home import Home
 from serving.progress import Progress
 from serving.runtime import Runtime
 
 STACK = "stack"
 """Name under which this process reports progress."""
+INTERRUPT_S = 15.0
+"""Time for fine-tuning jobs to write their checkpoints when the stack stops."""
 _PR_SET_PDEATHSIG = 1
 
 
@@ -47,12 +50,12 @@ def main() -> int:
     except Exception as exc:
         progress.failed(_cause(exc))
         logging.getLogger(__name__).exception("the stack did not start")
-        _stop()
+        _stop(config, runtime)
         return 1
     if not stop.is_set():
         progress.phase("ready")
     stop.wait()
-    _stop()
+    _stop(config, runtime)
     return 0
 
 
@@ -132,11 +135,16 @@ def _start_ray(config: ServeConfig, runtime: Runtime) -> None:
         ray.init(**options, **quiet)
 
 
-def _stop() -> None:
-    """Drain: no new requests, running ones finish; then end Serve and Ray."""
+def _stop(config: ServeConfig, runtime: Runtime) -> None:
+    """Drain: no new requests, running ones finish; then end Serve and Ray.
+
+    Fine-tuning jobs end with a private cluster, each with a checkpoint; in one that was joined
+    they go on, and the next start finds them.
+    """
     import ray
     from ray import serve
 
+    from serving.finetuning.ray_runner import interrupt_all
     from serving.ingress import APPLICATION
 
     if not ray.is_initialized():
@@ -145,6 +153,8 @@ def _stop() -> None:
         serve.delete(APPLICATION)
     except Exception:
         logging.getLogger(__name__).exception("draining failed")
+    if config.cluster.address is None:
+        interrupt_all(Settings(config, runtime.home), INTERRUPT_S)
     serve.shutdown()
     ray.shutdown()
 

@@ -3,7 +3,7 @@
 from serving.adapters.base_model import BaseModel, ModelShape
 from serving.adapters.checks import CheckedAdapter, Limits, check
 from serving.adapters.listing import AdapterVersion
-from serving.adapters.names import AdapterName, version_key
+from serving.adapters.names import AdapterName, FineTunedName, version_key
 from serving.adapters.store import AdapterStore
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "AdapterVersion",
     "BaseModel",
     "CheckedAdapter",
+    "FineTunedName",
     "Limits",
     "ModelShape",
     "check",

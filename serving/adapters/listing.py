@@ -32,6 +32,11 @@ class AdapterVersion:
     disabled: bool
     error: str | None
     """Why it is refused."""
+    tenant: str | None = None
+    """Whose it is alone; None for everybody's."""
+    challenger: bool = False
+    names: tuple[str, ...] = ()
+    """Its `ft:` names."""
 
     @property
     def engine_name(self) -> str:
@@ -99,6 +104,9 @@ def _row(
         live=view.live is not None and entry.ref == view.live.ref,
         disabled=folder.state.is_disabled(entry.version),
         error=folder.problem or entry.error,
+        tenant=folder.state.tenant,
+        challenger=folder.state.challenger == entry.version,
+        names=tuple(n for n, held in folder.state.names.items() if held == entry.version),
     )
 
 

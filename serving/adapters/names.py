@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from dataclasses import dataclass
 
@@ -10,6 +11,10 @@ from serving.errors import AdapterNotFound
 MAX_LENGTH = 128
 _BASE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]*")
 _PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_FINE_TUNED = re.compile(
+    r"ft:([A-Za-z0-9][A-Za-z0-9._/-]{0,127}):([a-z0-9][a-z0-9-]{0,62})"
+    r":((?:[A-Za-z0-9][A-Za-z0-9._-]{0,63})?):([0-9a-f]{10})(?::ckpt-step-([0-9]{1,9}))?"
+)
 _TOKEN = re.compile(r"-[A-Za-z]+|[0-9]+|[^0-9-]+|-")
 # Files that the store keeps beside the versions.
 _RESERVED = frozenset({"state.json"})
@@ -56,6 +61,43 @@ class AdapterName:
 
     def __str__(self) -> str:
         return f"{self.base}:{self.name}" + ("" if self.version is None else f"@{self.version}")
+
+
+@dataclass(frozen=True)
+class FineTunedName:
+    """`ft:<base>:<tenant>:<suffix>:<id>`, and `…:ckpt-step-<n>` for what was on the way there."""
+
+    base: str
+    tenant: str
+    suffix: str
+    """May be empty."""
+    id: str
+    step: int | None = None
+
+    @staticmethod
+    def parse(text: str) -> FineTunedName | None:
+        """Read a name; None for any other kind of name."""
+        match = _FINE_TUNED.fullmatch(text)
+        if match is None:
+            return None
+        base, tenant, suffix, id, step = match.groups()
+        return FineTunedName(base, tenant, suffix, id, None if step is None else int(step))
+
+    @property
+    def adapters(self) -> tuple[str, str]:
+        """Where it may lie: jobs of one tenant and suffix make versions of one adapter. The
+        second is for a suffix that the tenant has used with another base model."""
+        first = f"{self.tenant}.{self.suffix or self.id}"
+        digest = hashlib.sha256(self.base.encode()).hexdigest()[:8]
+        return first, f"{first[:100]}.{digest}"
+
+    def at(self, step: int) -> FineTunedName:
+        """The name of a checkpoint."""
+        return FineTunedName(self.base, self.tenant, self.suffix, self.id, step)
+
+    def __str__(self) -> str:
+        end = "" if self.step is None else f":ckpt-step-{self.step}"
+        return f"ft:{self.base}:{self.tenant}:{self.suffix}:{self.id}{end}"
 
 
 def version_key(version: str) -> tuple[tuple[tuple[int, int, str], ...], str]:

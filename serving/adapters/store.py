@@ -2,8 +2,9 @@
 
 `<adapters>/<name>/<version>/` is an immutable PEFT directory; the bare name means
 the version pinned in `state.json`, else the directory that the configuration
-names, else the highest version that passes its checks and is not disabled. Other
-processes may add versions and change states at any time: every call sees it.
+names, else the highest version that passes its checks and is not disabled. Of an
+adapter that belongs to a tenant only what was pinned is live. Other processes may add
+versions and change states at any time: every call sees it.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from serving.adapters.checks import Limits
 from serving.adapters.entries import Entry, Folder, Inspector, Served, read_folder
 from serving.adapters.files import is_inside, subdirectories
 from serving.adapters.listing import AdapterVersion, View, rows, unnamed_row
-from serving.adapters.names import AdapterName, is_part
-from serving.adapters.state import State, update_state
+from serving.adapters.names import AdapterName, FineTunedName, is_part
+from serving.adapters.state import CHALLENGER, CHAMPION, State, update_state
 from serving.config import FakeConfig, LoraConfig, ModelConfig, VllmConfig
 from serving.engines.base import AdapterRef
 from serving.errors import AdapterNotFound, AdapterRefused, CorralError
@@ -62,15 +63,45 @@ class AdapterStore:
             raise AdapterNotFound(f"model {base[:80]!r} takes no adapters; models that do: {takes}")
         folder = self._folder(name)
         if not folder.watched and name not in served.configured:
-            raise AdapterNotFound(_near(AdapterName(base, name), self._names(served)))
+            raise self.not_found(base, name)
         if folder.problem is not None:
             raise AdapterRefused(f"adapter {base}:{name} is not served: {folder.problem}")
+        if version in (CHAMPION, CHALLENGER) and version not in folder.versions:
+            version = self._alias(served, name, version, folder)
         if version is None:
             entry = self._live(served, name, folder)
         else:
             entry = self._exact(served, name, version, folder)
         entry.handed_out = True
         return entry.ref
+
+    def not_found(self, base: str, name: str) -> AdapterNotFound:
+        """The error for a name that is not there; those of tenants are not told."""
+        return AdapterNotFound(_near(AdapterName(base, name), self._names(self._served[base])))
+
+    def owner(self, name: str) -> str | None:
+        """The tenant whose adapter it is; None for everybody's, and for what is not there."""
+        return self._folder(name).state.tenant
+
+    def state(self, name: str) -> State:
+        """What was decided about an adapter. Raises AdapterRefused when that is damaged."""
+        folder = self._folder(name)
+        if folder.problem is not None:
+            raise AdapterRefused(f"adapter {name}: {folder.problem}")
+        return folder.state
+
+    def find(self, name: FineTunedName) -> tuple[str, str] | None:
+        """Adapter and version that answer to an `ft:` name."""
+        for adapter in name.adapters:
+            state = self._folder(adapter).state
+            version = state.names.get(str(name))
+            if version is not None and state.tenant == name.tenant:
+                return adapter, version
+        return None
+
+    def change(self, name: str, change: Callable[[State], State]) -> None:
+        """Decide something about an adapter, at once for all gateways. Raises AdapterRefused."""
+        self._update(name, change)
 
     def list(self) -> list[AdapterVersion]:
         """Every version on disk and in the configuration, the refused ones with the reason.
@@ -141,6 +172,11 @@ class AdapterStore:
                     f"adapter {served.model.name}:{name} has version {pinned} live, which is gone "
                     f"from disk; `corral adapters load {name}` with another version"
                 )
+        if folder.state.tenant is not None:
+            raise AdapterNotFound(
+                f"adapter {served.model.name}:{name} has no live version; "
+                f"`corral registry promote {name}@VERSION` makes one live"
+            )
         failed: Entry | None = None
         for entry in self._candidates(served, name, folder):
             if entry.error is None and not folder.state.is_disabled(entry.version):
@@ -150,6 +186,16 @@ class AdapterStore:
         if failed is None:
             raise AdapterNotFound(f"adapter {served.model.name}:{name} has no version on disk")
         return _usable(failed, folder.state)
+
+    def _alias(self, served: Served, name: str, alias: str, folder: Folder) -> str | None:
+        """The version an alias means; None leaves it to `_live`."""
+        found = folder.state.alias(alias)
+        if found is None and alias == CHALLENGER:
+            raise AdapterNotFound(
+                f"adapter {served.model.name}:{name} has no challenger; "
+                f"`corral registry promote {name}@VERSION --alias challenger` names one"
+            )
+        return found
 
     def _exact(self, served: Served, name: str, version: str, folder: Folder) -> Entry:
         entry = self._find(served, name, version, folder)
@@ -215,7 +261,8 @@ class AdapterStore:
             raise CorralError(f"cannot read {self._root}: {exc.strerror}; mend its rights") from exc
 
     def _names(self, served: Served) -> Sequence[str]:
-        names = {*served.configured, *filter(is_part, self._directories())}
+        found = filter(is_part, self._directories())
+        names = {*served.configured, *(name for name in found if self.owner(name) is None)}
         return [f"{served.model.name}:{name}" for name in sorted(names)]
 
     def _views(self, name: str, folder: Folder) -> Sequence[View]:

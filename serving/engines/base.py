@@ -71,3 +71,16 @@ class AdapterHost(Protocol):
     def adapters(self) -> list[str]:
         """Engine names of the loaded adapters, least recently used first."""
         ...
+
+
+@runtime_checkable
+class Sleeper(Protocol):
+    """An engine that can leave its GPU's memory to somebody else for a while."""
+
+    async def sleep(self) -> None:
+        """Free the memory. Called when no request runs. Idempotent. Raises CannotSleep."""
+        ...
+
+    async def wake(self) -> None:
+        """Take the memory again, and answer as before. Idempotent."""
+        ...

@@ -22,7 +22,7 @@ from serving.config import VllmConfig
 from serving.engines.adapter_values import check_values
 from serving.engines.base import AdapterRef, EngineSpec
 from serving.engines.vllm_options import command_line, cpu_environment, environment
-from serving.errors import AdapterRefused, EngineStalled, ModelUnavailable
+from serving.errors import AdapterRefused, CannotSleep, EngineStalled, ModelUnavailable
 from serving.request_scope import SCOPE
 from serving.starvation import run_queue_waits, starved
 from serving.usage import TokenUsage
@@ -186,6 +186,20 @@ class VllmEngine:
     def adapters(self) -> list[str]:
         """See `AdapterHost.adapters`."""
         return list(self._state.openai_serving_models.lora_requests)
+
+    async def sleep(self) -> None:
+        """See `Sleeper.sleep`: vLLM's level 1, the weights go to host memory."""
+        if not self._config.sleep_mode:
+            raise CannotSleep(
+                f"the engine of {self._spec.model!r} cannot sleep: set engine.sleep_mode to true"
+            )
+        if not await self._llm.is_sleeping():
+            await self._llm.sleep(level=1)
+
+    async def wake(self) -> None:
+        """See `Sleeper.wake`."""
+        if self._config.sleep_mode and await self._llm.is_sleeping():
+            await self._llm.wake_up()
 
     def _steps(self) -> int:
         """Engine outputs received so far; grows while anybody's request makes progress."""

@@ -37,6 +37,7 @@ def command_line(spec: EngineSpec, config: VllmConfig) -> list[str]:
         "reasoning-parser": config.reasoning_parser,
         "chat-template": config.chat_template,
         "runner": "pooling" if config.task == "pooling" else None,
+        "enable-sleep-mode": True if config.sleep_mode else None,
         "disable-fastapi-docs": True,
         "enable-prompt-tokens-details": True,
     }

@@ -25,6 +25,16 @@ RULES: dict[str, Access] = {
     "/metrics": "operator",
     "/v1/models": "key",
     "/v1/models/{name:path}": "key",
+    "/v1/files": "key",
+    "/v1/files/{file_id}": "key",
+    "/v1/files/{file_id}/content": "key",
+    "/v1/fine_tuning/jobs": "key",
+    "/v1/fine_tuning/jobs/{job_id}": "key",
+    "/v1/fine_tuning/jobs/{job_id}/cancel": "key",
+    "/v1/fine_tuning/jobs/{job_id}/pause": "key",
+    "/v1/fine_tuning/jobs/{job_id}/resume": "key",
+    "/v1/fine_tuning/jobs/{job_id}/events": "key",
+    "/v1/fine_tuning/jobs/{job_id}/checkpoints": "key",
 }
 """By route template; every route under `/admin/` is for admins."""
 

@@ -10,6 +10,7 @@ from fastapi import APIRouter, Depends
 from pydantic import BaseModel, ConfigDict
 
 from serving.errors import AdapterNotFound, AdapterRefused
+from serving.finetuning.aliases import Aliases
 from serving.gateway.admin_auth import Authorize
 from serving.gateway.answers import (
     AdapterList,
@@ -21,6 +22,7 @@ from serving.gateway.answers import (
 )
 from serving.gateway.directory import Directory
 from serving.gateway.pool import statuses
+from serving.store.audit import Actor
 
 
 class AdapterAction(BaseModel):
@@ -32,8 +34,10 @@ class AdapterAction(BaseModel):
     version: str | None = None
 
 
-def admin_router(directory: Directory, authorize: Authorize) -> APIRouter:
-    """Routes under /admin, for whom `authorize` lets in."""
+def admin_router(
+    directory: Directory, authorize: Authorize, aliases: Aliases | None = None
+) -> APIRouter:
+    """Routes under /admin, for whom `authorize` lets in. `aliases` notes who makes what live."""
     router = APIRouter(prefix="/admin", tags=["admin"], dependencies=[Depends(authorize)])
     store = directory.adapters
 
@@ -59,7 +63,9 @@ def admin_router(directory: Directory, authorize: Authorize) -> APIRouter:
         return {"name": name, "versions": [_public(v) for v in versions], "loaded": loaded}
 
     @router.post("/adapters/load", responses=answers(AdapterLoaded))
-    async def load_adapter(action: AdapterAction) -> dict[str, Any]:
+    async def load_adapter(
+        action: AdapterAction, actor: Actor = Depends(authorize)
+    ) -> dict[str, Any]:
         """Load on every replica, then make the version live. Nothing changes when one refuses."""
         base, version = _locate(directory, action)
         was_disabled = store.is_disabled(action.name, version)
@@ -73,7 +79,10 @@ def admin_router(directory: Directory, authorize: Authorize) -> APIRouter:
             if was_disabled:
                 store.disable(action.name, version)
             raise
-        store.set_live(action.name, version)
+        if aliases is None:
+            store.set_live(action.name, version)
+        else:
+            await asyncio.to_thread(aliases.promote, action.name, version, "champion", actor)
         return {"loaded": ref.engine_name, "live": f"{base}:{action.name}"}
 
     @router.post("/adapters/unload", responses=answers(AdaptersUnloaded))

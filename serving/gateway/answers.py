@@ -46,6 +46,46 @@ class ModelList(BaseModel):
     data: list[ModelCard]
 
 
+class ModelDeleted(BaseModel):
+    """It is gone."""
+
+    id: str
+    object: Literal["model"]
+    deleted: bool
+
+
+class FileView(BaseModel):
+    """A file."""
+
+    id: str
+    object: Literal["file"]
+    bytes: int
+    created_at: int
+    expires_at: int | None
+    filename: str
+    purpose: str
+    status: Literal["processed"]
+    status_details: None
+
+
+class FileList(BaseModel):
+    """Files; `has_more` says whether there are others."""
+
+    object: Literal["list"]
+    data: list[FileView]
+    has_more: bool
+    first_id: str | None
+    last_id: str | None
+
+
+class FileDeleted(BaseModel):
+    """It is gone."""
+
+    id: str
+    object: Literal["file"]
+    deleted: bool
+
+
 class AdapterList(BaseModel):
     """Every adapter version on disk."""
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serving.config import GatewayConfig
 from serving.errors import CorralError
+from serving.finetuning.aliases import Aliases
+from serving.finetuning.service import Finetuning
+from serving.finetuning.shop import Shop
 from serving.gateway.access import actor, caller, guard
 from serving.gateway.admin import admin_router
 from serving.gateway.admin_keys import keys_router, tenants_router
@@ -24,11 +28,15 @@ from serving.gateway.answers import Health, ModelCard, ModelList, Ready, answers
 from serving.gateway.directory import ENDPOINTS, Directory
 from serving.gateway.door import RESPONSE_HEADERS, Door, with_headers
 from serving.gateway.errors import ApiError, from_corral
+from serving.gateway.files import files_router
+from serving.gateway.finetuning import finetuning_router
 from serving.gateway.gate import Gate, KeyGate, OpenGate
 from serving.gateway.metrics import GatewayMetrics, merge
+from serving.gateway.model_deletion import deletion_router
 from serving.gateway.openapi.page import add_pages
 from serving.gateway.pool import statuses
 from serving.gateway.proxy import Proxy
+from serving.gateway.registry import registry_router
 from serving.store.accounts import Accounts
 
 VERSION = "1"
@@ -49,6 +57,8 @@ class Gateway:
     """Expositions of all gateway processes, by replica id."""
     accounts: Accounts | None = None
     """Keys, tenants, limits and the ledger; None lets everybody in and charges nobody."""
+    finetuning: Finetuning | None = None
+    """Files, jobs and registry; None leaves them out."""
 
     def gate(self) -> Gate:
         """Who is let in."""
@@ -64,11 +74,14 @@ def build_app(gateway: Gateway) -> ASGIApp:
         docs_url=None,
         redoc_url=None,
         openapi_url=None,
+        lifespan=_background(gateway),
         dependencies=[Depends(guard(gate))],
     )
     app.state.gateway = gateway
     _add_status_routes(app, gateway)
     _add_admin_routes(app, gateway)
+    if gateway.finetuning is not None:
+        _add_finetuning_routes(app, gateway, gateway.finetuning.shop)
     add_pages(app, gateway.config.limits, SHORT_PATHS)
     app.add_exception_handler(ApiError, _on_api_error)
     app.add_exception_handler(CorralError, _on_corral_error)
@@ -77,6 +90,20 @@ def build_app(gateway: Gateway) -> ASGIApp:
     app.add_exception_handler(Exception, _on_bug)
     proxy = Proxy(gateway.config, gateway.directory, gateway.metrics, gate)
     return Door(_HotPath(app, proxy), gateway.config.http, gateway.config.cors)
+
+
+def _background(gateway: Gateway) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+    """What runs beside the requests, from the application's start to its end."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with AsyncExitStack() as stack:
+            if gateway.finetuning is not None:
+                pools = {name: served.pool for name, served in gateway.directory.models.items()}
+                await stack.enter_async_context(gateway.finetuning.running(pools))
+            yield
+
+    return lifespan
 
 
 class _HotPath:
@@ -104,10 +131,18 @@ async def _unrouted(request: Request) -> Response:
 
 
 def _add_admin_routes(app: FastAPI, gateway: Gateway) -> None:
-    app.include_router(admin_router(gateway.directory, actor))
+    aliases = None if gateway.finetuning is None else Aliases(gateway.finetuning.shop)
+    app.include_router(admin_router(gateway.directory, actor, aliases))
     if gateway.accounts is not None:
         for make in (keys_router, tenants_router, limits_router, usage_router):
             app.include_router(make(gateway.accounts, actor))
+
+
+def _add_finetuning_routes(app: FastAPI, gateway: Gateway, shop: Shop) -> None:
+    files, stall_s = shop.settings.config.files, gateway.config.http.body_timeout_s
+    app.include_router(files_router(shop.store, shop.blobs, files, stall_s, actor))
+    for make in (finetuning_router, registry_router, deletion_router):
+        app.include_router(make(shop, gateway.directory, actor))
 
 
 def _add_status_routes(app: FastAPI, gateway: Gateway) -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
-from serving.adapters import AdapterStore
+from serving.adapters import AdapterStore, AdapterVersion, FineTunedName
 from serving.config import ModelConfig, VllmConfig
 from serving.engines.base import AdapterRef
 from serving.errors import AdapterNotFound, PoolUnavailable
@@ -22,11 +22,16 @@ EMBED = frozenset({"/v1/embeddings", "/tokenize", "/detokenize"})
 RANK = frozenset({"/v1/rerank", "/v1/score"})
 ENDPOINTS = GENERATE | EMBED | RANK
 
-Allowed = Callable[[str, str | None], bool]
-"""Whether somebody may use a base model, or its adapter of that name."""
+
+class Allowed(Protocol):
+    """Whether somebody may use a base model, or its adapter of that name, which may be owned."""
+
+    def __call__(
+        self, model: str, adapter: str | None = None, owner: str | None = None
+    ) -> bool: ...
 
 
-def _everything(base: str, adapter: str | None) -> bool:
+def _everything(model: str, adapter: str | None = None, owner: str | None = None) -> bool:
     return True
 
 
@@ -94,16 +99,33 @@ class Directory:
             _demand(allowed, name, None)
             self._check_endpoint(served, path, allowed)
             return Target(served)
-        base, sep, rest = name.partition(":")
-        served = self.models.get(base)
-        if served is None or not sep:
-            raise self._unknown(name, allowed)
-        adapter, _, version = rest.partition("@")
+        base, adapter, version = self._split(name, allowed)
+        served = self.models[base]
         _demand(allowed, base, adapter)
         self._check_endpoint(served, path, allowed)
-        return Target(served, self.adapters.resolve(base, adapter, version or None))
+        owner = self.adapters.owner(adapter)
+        if owner is not None and not allowed(base, None, owner):
+            raise self.adapters.not_found(base, adapter)
+        return Target(served, self.adapters.resolve(base, adapter, version))
 
-    def cards(self, allowed: Allowed = _everything) -> list[dict[str, Any]]:
+    def _split(self, name: str, allowed: Allowed) -> tuple[str, str, str | None]:
+        """Base, adapter and version of a name. Raises ApiError (404)."""
+        tuned = FineTunedName.parse(name)
+        if tuned is not None:
+            found = self.adapters.find(tuned)
+            known = found is not None and tuned.base in self.models
+            if found is None or not known or not allowed(tuned.base, None, tuned.tenant):
+                raise self._unknown(name, allowed)
+            return tuned.base, *found
+        base, sep, rest = name.partition(":")
+        if not sep or base not in self.models:
+            raise self._unknown(name, allowed)
+        adapter, _, version = rest.partition("@")
+        return base, adapter, version or None
+
+    def cards(
+        self, allowed: Allowed = _everything, *, checkpoints: bool = False
+    ) -> list[dict[str, Any]]:
         """OpenAI model objects: base models first, then every served adapter version."""
         cards = [
             _card(name, self.created, root=name, parent=None)
@@ -113,7 +135,10 @@ class Directory:
         for version in self.adapters.list():
             if version.error is not None or version.disabled or version.base not in self.models:
                 continue
-            if not allowed(version.base, version.name):
+            if not allowed(version.base, version.name, version.tenant):
+                continue
+            if version.tenant is not None:
+                cards += _tuned_cards(version, checkpoints)
                 continue
             alias = f"{version.base}:{version.name}"
             full = f"{alias}@{version.version}"
@@ -123,8 +148,8 @@ class Directory:
         return cards
 
     def card(self, name: str, allowed: Allowed = _everything) -> dict[str, Any]:
-        """The model object of one name. Raises ApiError (404)."""
-        for card in self.cards(allowed):
+        """The model object of one name, a checkpoint's too. Raises ApiError (404)."""
+        for card in self.cards(allowed, checkpoints=True):
             if card["id"] == name:
                 return card
         raise self._unknown(name, allowed)
@@ -179,6 +204,17 @@ def build_directory(
     """A directory of the configured models."""
     models = {config.name: Served(config, pool_of(config.name)) for config in configs}
     return Directory(models, adapters, created)
+
+
+def _tuned_cards(version: AdapterVersion, checkpoints: bool) -> Iterator[dict[str, Any]]:
+    """A tenant's own: by its `ft:` name, and by the adapter's where it is the live version."""
+    full = f"{version.base}:{version.name}@{version.version}"
+    names = [name for name in version.names if checkpoints or ":ckpt-step-" not in name]
+    if version.live:
+        names.append(f"{version.base}:{version.name}")
+    for name in names:
+        card = _card(name, version.created, root=full, parent=version.base)
+        yield card | {"owned_by": version.tenant}
 
 
 def _card(name: str, created: int, *, root: str, parent: str | None) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import delete, insert, select
+from sqlalchemy import ColumnElement, delete, func, insert, or_, select
 
 from serving.store.database import Store
 from serving.store.errors import Invalid, NotFound, StoreUnavailable
@@ -36,6 +36,8 @@ class Blob:
     size: int
     sha256: str
     created_us: int
+    expires_us: int | None = None
+    """When it ends by itself; None is never. From then on it is not found."""
 
 
 class BlobStore:
@@ -60,6 +62,7 @@ class BlobStore:
         purpose: str,
         media_type: str = "application/octet-stream",
         max_bytes: int | None = None,
+        lives_s: float | None = None,
     ) -> Blob:
         """Store what `chunks` yields. Raises Invalid beyond `max_bytes`, StoreUnavailable.
 
@@ -69,6 +72,7 @@ class BlobStore:
         path = self._path(tenant_id, id)
         try:
             size, sha256 = self._write(path, chunks, max_bytes)
+            now = self._store.now_us()
             blob = Blob(
                 id=id,
                 tenant_id=tenant_id,
@@ -77,7 +81,8 @@ class BlobStore:
                 purpose=purpose[:64],
                 size=size,
                 sha256=sha256,
-                created_us=self._store.now_us(),
+                created_us=now,
+                expires_us=None if lives_s is None else now + int(lives_s * 1e6),
             )
             with self._store.write() as connection:
                 connection.execute(insert(blobs).values(**vars(blob)))
@@ -105,7 +110,7 @@ class BlobStore:
 
     def get(self, tenant_id: str, id: str) -> Blob:
         """Raises NotFound, also for the blob of another tenant."""
-        query = select(blobs).where(blobs.c.id == id, blobs.c.tenant_id == tenant_id)
+        query = select(blobs).where(blobs.c.id == id, blobs.c.tenant_id == tenant_id, self._lives())
         row = None
         if _ID.fullmatch(id):
             with self._store.read() as connection:
@@ -128,21 +133,40 @@ class BlobStore:
 
     def page(
         self, tenant_id: str, *, purpose: str | None = None, after: str | None = None,
-        limit: int = 100,
+        limit: int = 100, oldest_first: bool = False,
     ) -> list[Blob]:  # fmt: skip
-        """A tenant's blobs, newest first, of ids below `after`."""
-        query = select(blobs).where(blobs.c.tenant_id == tenant_id)
+        """A tenant's blobs, newest first unless told otherwise, of ids beyond `after`."""
+        query = select(blobs).where(blobs.c.tenant_id == tenant_id, self._lives())
         if purpose is not None:
             query = query.where(blobs.c.purpose == purpose)
         if after is not None:
-            query = query.where(blobs.c.id < after)
+            query = query.where(blobs.c.id > after if oldest_first else blobs.c.id < after)
+        order = blobs.c.id.asc() if oldest_first else blobs.c.id.desc()
         with self._store.read() as connection:
-            rows = connection.execute(query.order_by(blobs.c.id.desc()).limit(limit))
+            rows = connection.execute(query.order_by(order).limit(limit))
             return [Blob(**row._mapping) for row in rows]
+
+    def held_bytes(self, tenant_id: str) -> int:
+        """What a tenant's blobs take together."""
+        query = select(func.coalesce(func.sum(blobs.c.size), 0))
+        with self._store.read() as connection:
+            return int(connection.execute(query.where(blobs.c.tenant_id == tenant_id)).scalar_one())
+
+    def sweep(self, limit: int = 100) -> int:
+        """Remove what has expired, at most so many at a time; how many were."""
+        query = select(blobs.c.tenant_id, blobs.c.id).where(~self._lives()).limit(limit)
+        with self._store.read() as connection:
+            found = list(connection.execute(query))
+        for tenant_id, id in found:
+            self._remove(tenant_id, id)
+        return len(found)
 
     def delete(self, tenant_id: str, id: str) -> None:
         """Forget it, then remove its bytes. Raises NotFound."""
         self.get(tenant_id, id)
+        self._remove(tenant_id, id)
+
+    def _remove(self, tenant_id: str, id: str) -> None:
         with self._store.write() as connection:
             connection.execute(
                 delete(blobs).where(blobs.c.id == id, blobs.c.tenant_id == tenant_id)
@@ -157,6 +181,9 @@ class BlobStore:
         with self._translated():
             self._files.makedirs(path.rpartition("/")[0], exist_ok=True)
             self._files.pipe_file(path, data)
+
+    def _lives(self) -> ColumnElement[bool]:
+        return or_(blobs.c.expires_us.is_(None), blobs.c.expires_us > self._store.now_us())
 
     def _path(self, tenant_id: str, id: str) -> str:
         assert _ID.fullmatch(id), id

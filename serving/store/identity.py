@@ -55,9 +55,14 @@ class Identity:
     limited: bool = False
     """The key or its tenant has a limit of its own; models' limits are the ledger's matter."""
 
-    def may_use(self, model: str, adapter: str | None = None) -> bool:
-        """Whether a request for base `model`, with adapter `name` or none, is allowed."""
+    def may_use(self, model: str, adapter: str | None = None, owner: str | None = None) -> bool:
+        """Whether a request for base `model`, with adapter `name` or none, is allowed.
+
+        What belongs to a tenant (`owner`) is for its keys, and for the stack's admins.
+        """
         if not (self.models(model) and self.tenant_models(model)):
+            return False
+        if owner is not None and owner != self.tenant_id and not self.is_admin:
             return False
         return adapter is None or self.adapters(f"{model}:{adapter}")
 

@@ -194,5 +194,6 @@ blobs = Table(
     Column("size", BigInteger, nullable=False),
     Column("sha256", String(64), nullable=False),
     Column("created_us", BigInteger, nullable=False),
+    _maybe("expires_us"),
     Index("ix_blobs_tenant_id_created_us", "tenant_id", "created_us"),
 )

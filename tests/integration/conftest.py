@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import httpx
 import pytest
 from openai import AsyncOpenAI, OpenAI
 
+from finetune.config import GateConfig
 from tests.integration.stack import Stack, make_home, serve
 
 MODEL = "smollm2-135m"
@@ -16,6 +18,14 @@ EMBEDDER = "all-minilm-l6-v2"
 MAX_LORAS = 3
 MAX_CPU_LORAS = 4
 TIMEOUT_S = 120.0
+RUNS = {
+    "evaluation.enabled": False,
+    "evaluation.gate": dict.fromkeys(
+        name for name, field in GateConfig.model_fields.items() if field.default is not None
+    ),
+    "tracking.enabled": False,
+}
+"""Of fine-tuning jobs: nothing is measured afterwards, and the gate asks for nothing."""
 
 
 @pytest.fixture(scope="session")
@@ -26,6 +36,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         "models.0.engine.lora.max_loras": MAX_LORAS,
         "models.0.engine.lora.max_cpu_loras": MAX_CPU_LORAS,
         "gateway.max_body_mib": 1,
+        "finetuning.settings": json.dumps(RUNS),
     }
     options = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
     with serve(make_home(tmp_path_factory.mktemp("corral")), *options) as running:

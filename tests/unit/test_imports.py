@@ -22,6 +22,7 @@ MAY_IMPORT = {
 VLLM_FILES = {"serving/engines/vllm.py"}
 RAY_FILES = {
     "serving/app.py",
+    "serving/finetuning/ray_runner.py",
     "serving/ingress.py",
     "serving/loopback.py",
     "serving/private_cluster.py",
@@ -73,6 +74,7 @@ def test_heavy_packages_are_imported_only_by_named_files(package: str, files: se
      "finetune.__main__", "finetune.data.card", "finetune.events", "finetune.summary",
      "finetune.pipeline", "finetune.train.schedule", "finetune.train.rates",
      "finetune.evaluation",
+     "serving.finetuning.watch", "serving.finetuning.fake",
      "benchmarks.client", "benchmarks.gpu.__main__", "benchmarks.gpu.step"],
 )  # fmt: skip
 def test_importing_it_loads_nothing_heavy(module: str) -> None:

@@ -45,6 +45,7 @@ class FakeEngine:
         self._held_tokens = 0
         self._prompt_tokens = 0
         self._generation_tokens = 0
+        self.asleep = False
 
     async def start(self) -> ASGIApp:
         """Nothing to load."""
@@ -104,6 +105,15 @@ class FakeEngine:
     def adapters(self) -> list[str]:
         return list(self._adapters)
 
+    async def sleep(self) -> None:
+        """See `Sleeper.sleep`."""
+        assert not self._turns, "a request runs"
+        self.asleep = True
+
+    async def wake(self) -> None:
+        """See `Sleeper.wake`."""
+        self.asleep = False
+
     @property
     def _kv_cache_usage(self) -> float:
         """Share of the imagined KV cache that running requests hold, 0 to 1."""
@@ -133,6 +143,7 @@ class FakeEngine:
             len(answer.tokens) - 1,
             self._pacer.wait,
         )
+        assert not self.asleep, "a request has reached an engine that sleeps"
         with self._run(answer, choices, turn):
             for step, token in enumerate(answer.tokens):
                 await wait(turn, due)

@@ -27,6 +27,7 @@ from serving.adapters import AdapterStore
 from serving.config import FakeConfig, GatewayConfig, ModelConfig, ReplicaConfig
 from serving.engines.base import AdapterRef, EngineSpec
 from serving.engines.fake import FakeEngine
+from serving.finetuning.service import Finetuning
 from serving.gateway.app import Gateway, build_app
 from serving.gateway.directory import build_directory
 from serving.gateway.metrics import GatewayMetrics
@@ -163,6 +164,7 @@ async def gateway(
     wrap: Callable[[str, Pool], Pool] = lambda _, pool: pool,
     config: GatewayConfig | None = None,
     accounts: Accounts | None = None,
+    finetuning: Finetuning | None = None,
 ) -> AsyncIterator[Site]:
     """A gateway before `models`: with a fake engine each, or with the pool given for it."""
     home = Home(root)
@@ -183,7 +185,9 @@ async def gateway(
             return [("gateway-1", metrics.exposition())]
 
         shared = Gateway(config or GatewayConfig(), directory, metrics, own_metrics)
-        app = build_app(replace(shared, accounts=accounts))
+        app = build_app(replace(shared, accounts=accounts, finetuning=finetuning))
+        if finetuning is not None:
+            await stack.enter_async_context(finetuning.running(started))
         url = await stack.enter_async_context(listening(CancelOnDisconnect(app)))
         http = await stack.enter_async_context(httpx.AsyncClient(base_url=url, timeout=WAIT_S))
         yield Site(url, http, started, metrics, home, _innermost(app))

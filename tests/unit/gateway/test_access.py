@@ -12,10 +12,12 @@ from starlette.routing import BaseRoute, Route
 
 from serving.gateway.access import rule_of
 from serving.gateway.directory import ENDPOINTS
+from serving.home import Home
 from serving.store.accounts import Accounts
 from serving.store.audit import Actor
 from serving.store.config import StoreConfig
 from serving.store.keys import KeySpec
+from tests.unit.finetuning.site import idle_finetuning
 from tests.unit.gateway.in_process import ADMIN_KEY, Site, StubPool, gateway, local, write_adapter
 
 SELF = Actor("test")
@@ -46,9 +48,9 @@ async def site(tmp_path_factory: pytest.TempPathFactory, accounts: Accounts) -> 
     root = tmp_path_factory.mktemp("site")
     write_adapter(root, "secret", "1")
     write_adapter(root, "shared", "1")
-    async with gateway(
-        root, local("fake", tokens=1), local("other", tokens=1), accounts=accounts
-    ) as running:
+    models = (local("fake", tokens=1), local("other", tokens=1))
+    service = idle_finetuning(Home(root), accounts.store, *models)
+    async with gateway(root, *models, accounts=accounts, finetuning=service) as running:
         yield running
 
 
@@ -99,7 +101,7 @@ def _of(route: BaseRoute) -> set[tuple[str, str]]:
 @pytest.mark.asyncio(loop_scope="module")
 async def test_every_route_against_everybody(site: Site, keys: dict[str, str]) -> None:
     table = routes(site)
-    assert len(table) > 25
+    assert len(table) > 50
     for method, template in table:
         rule = "key" if template in ENDPOINTS else rule_of(template)
         assert rule is not None, f"{method} {template} has no rule in access.RULES"

@@ -15,13 +15,21 @@ from serving.gateway.app import SHORT_PATHS
 from serving.gateway.directory import ENDPOINTS
 from serving.gateway.fields import DROPPED, rules_by_path
 from serving.gateway.limits import RequestLimits
+from serving.home import Home
+from serving.store.config import StoreConfig
+from serving.store.opening import open_store
+from tests.unit.finetuning.site import idle_finetuning
 from tests.unit.gateway.in_process import Site, gateway, local
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def site(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]:
-    async with gateway(tmp_path_factory.mktemp("site"), local("fake")) as running:
+    root = tmp_path_factory.mktemp("site")
+    store = open_store(StoreConfig(), root / "store")
+    service = idle_finetuning(Home(root), store, local("fake"))
+    async with gateway(root, local("fake"), finetuning=service) as running:
         yield running
+    store.close()
 
 
 shared = pytest.mark.asyncio(loop_scope="module")
