@@ -10,10 +10,10 @@ from typing import Literal
 from rag.load.build import name_of
 from rag.protocols import RawFile
 
-__all__ = ["EXTENSIONS", "Kind", "detect"]
+__all__ = ["EXTENSIONS", "WIKI_PAGE", "Kind", "detect"]
 
 Kind = Literal["pdf", "html", "markdown", "docx", "pptx", "xlsx", "csv", "jsonl", "json", "mail",
-               "code", "text", "confluence", "unsupported"]  # fmt: skip
+               "code", "text", "confluence", "wiki", "unsupported"]  # fmt: skip
 
 _CODE = (
     "py pyi js mjs cjs ts tsx jsx java kt kts scala go rs c h cc cpp cxx hpp cs swift rb php pl pm "
@@ -57,6 +57,8 @@ _TYPES: dict[str, Kind] = {
     "application/json": "json",
     "message/rfc822": "mail",
 }
+WIKI_PAGE = "application/vnd.confluence.page+html"
+"""The type that `rag.load.confluence` gives to its pages."""
 _HTML = re.compile(
     rb"\s*(?:<\?xml[^>]*>\s*)?(?:<!--.*?-->\s*)*<(?:!doctype\s+html|html[\s>])", re.I
 )
@@ -68,6 +70,8 @@ _PACKED = (_OLE, b"\x1f\x8b", b"7z\xbc\xaf", b"Rar!", b"\x28\xb5\x2f\xfd", b"BZh
 def detect(raw: RawFile) -> Kind:
     """The kind of `raw`; bytes win over a wrong extension."""
     data = raw.data
+    if raw.media_type == WIKI_PAGE:
+        return "wiki"
     if data.lstrip()[:5] == b"%PDF-" or b"%PDF-" in data[:1024]:
         return "pdf"
     if data[:4] in (b"PK\x03\x04", b"PK\x05\x06"):

@@ -14,7 +14,7 @@ from rag.types import BlockKind, Document
 if TYPE_CHECKING:
     from lxml.etree import _Element
 
-__all__ = ["add_fragment", "load"]
+__all__ = ["add_fragment", "load", "load_wiki_page"]
 
 _SKIPPED = frozenset({"script", "style", "template", "noscript", "graphic", "img"})
 _HEADINGS = {f"h{level}": level for level in range(1, 7)}
@@ -55,6 +55,22 @@ def load(raw: RawFile) -> list[Document]:
         if body is None or not whole.empty:
             builder = whole
     return [builder.build(raw, "text/html", title)]
+
+
+def load_wiki_page(raw: RawFile) -> list[Document]:
+    """A Confluence page as `rag.load.confluence` wraps it: everything in it is content."""
+    from trafilatura.utils import load_html
+
+    tree = load_html(raw.data)
+    if tree is None:
+        raise Unparsable("the page holds nothing")
+    builder = DocumentBuilder()
+    above = [str(one.get("content")) for one in tree.iterfind(".//meta[@name='ancestor']")]
+    for level, name in enumerate(above, -len(above)):
+        builder.enter(name, level)
+    builder.heading(_title(tree), 0)
+    _Walk(builder).children(_body(tree), 0)
+    return [builder.build(raw, "text/html", _title(tree))]
 
 
 def add_fragment(builder: DocumentBuilder, source: str) -> None:

@@ -53,6 +53,10 @@ def _load(raw: RawFile) -> Sequence[Document]:
             from rag.load import confluence_export
 
             return confluence_export.load(raw)
+        case "wiki":
+            from rag.load import html
+
+            return html.load_wiki_page(raw)
         case "mail":
             from rag.load import mail
 
