@@ -7,6 +7,7 @@ RagError
 ├── TextTooLong         (also ValueError) a text of more tokens than the embedder takes
 ├── EmbedderUnavailable (also OSError) the embedder cannot be loaded or does not answer
 ├── IndexUnavailable    (also OSError) the vector index cannot be opened or does not answer
+├── BadFilter           (also ValueError) a metadata filter that has no meaning
 ├── IndexMismatch       (also ValueError) the index was made with another embedder or chunking
 └── MissingExtra        (also ImportError) an optional package is not installed
 """
@@ -52,6 +53,10 @@ class IndexUnavailable(RagError, OSError):
 
 class IndexMismatch(RagError, ValueError):
     """The index was made with another embedder, dimension or chunking."""
+
+
+class BadFilter(RagError, ValueError):
+    """A filter that cannot be applied; the message names the condition."""
 
 
 class MissingExtra(RagError, ImportError):

@@ -167,14 +167,22 @@ Filter = Compare | AllOf | AnyOf
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """One search of an index: dense if it has a `vector`, sparse (BM25) if it has a `text`,
-    fused if both."""
+    """One search of an index: by `vector` (dense) or by `text` (BM25), never both. Fusion is
+    `rag.retrieve`'s."""
 
     text: str | None = None
     vector: NDArray[np.float32] | None = None
     """(dimension,) float32."""
     limit: int = 10
     filter: Filter | None = None
+    with_vectors: bool = False
+    """Give each hit its dense vector."""
+    exact: bool = False
+    """Compare with every vector instead of walking the graph."""
+
+    def __post_init__(self) -> None:
+        if (self.text is None) == (self.vector is None):
+            raise ValueError("a Query has either a text or a vector")
 
 
 @dataclass(frozen=True, slots=True)
