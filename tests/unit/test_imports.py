@@ -70,7 +70,7 @@ def test_heavy_packages_are_imported_only_by_named_files(package: str, files: se
     "module",
     ["serving.gateway.app", "serving.cli", "serving.supervisor", "serving.engines.fake",
      "serving.adapters", "serving.models", "serving.store.accounts", "serving.local_stack",
-     "finetune.__main__", "finetune.data.card",
+     "finetune.__main__", "finetune.data.card", "rag.__main__", "rag.ingest.pipeline",
      "benchmarks.client", "benchmarks.gpu.__main__", "benchmarks.gpu.step"],
 )  # fmt: skip
 def test_importing_it_loads_nothing_heavy(module: str) -> None:
