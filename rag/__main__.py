@@ -1,0 +1,42 @@
+"""Retrieval's own command:
+
+python -m rag COMMAND …
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from configs import ConfigError
+from rag.errors import RagError
+from rag.ingest import command as ingest
+
+Register = Callable[["argparse._SubParsersAction[Any]"], None]
+"""Adds one subcommand's parser and sets its `run` default: `(args) -> int`, the exit status."""
+
+COMMANDS: tuple[Register, ...] = (ingest.register,)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; its exit status: 0 done, 1 done in part, 2 not begun."""
+    parser = argparse.ArgumentParser(
+        "python -m rag", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for register in COMMANDS:
+        register(commands)
+    args = parser.parse_args(argv)
+    try:
+        return int(args.run(args))
+    except (ConfigError, RagError) as exc:
+        print(exc, file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Embedders: a deterministic fake, sentence-transformers in-process, an HTTP endpoint."""

@@ -1,0 +1,1 @@
+"""load → split → embed → upsert, idempotent, with a ledger that survives a kill."""

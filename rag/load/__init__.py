@@ -1,0 +1,1 @@
+"""Sources and parsers: where documents come from, and what their bytes say."""

@@ -1,0 +1,1 @@
+"""Documents to chunks, sized in the embedder's own tokens."""
