@@ -8,6 +8,7 @@ FinetuneError
 ├── ModelUnavailable      (also LookupError) the base model's weights are not there, or of no use
 ├── DoesNotFit            (also MemoryError) the run needs more memory than there is
 ├── TrainingDiverged      (also ArithmeticError) the loss is no longer a number
+├── WorkersFailed         (also RuntimeError) of several processes that train one ended badly
 ├── RunConflict           (also RuntimeError) the run's folder holds another run, or is in use
 ├── TokenizerUnavailable  (also LookupError) no tokenizer or no chat template where one is needed
 └── Unrenderable          (also ValueError) the chat template cannot render or mask this example
@@ -90,6 +91,17 @@ class TrainingDiverged(FinetuneError, ArithmeticError):
 
     code = "diverged"
     param = "train.learning_rate"
+
+
+class WorkersFailed(FinetuneError, RuntimeError):
+    """What one of several processes said, or the end of their output."""
+
+    def __init__(
+        self, message: str, code: str = "workers_failed", param: str | None = None
+    ) -> None:
+        super().__init__(message)
+        self.code = code
+        self.param = param
 
 
 class RunConflict(FinetuneError, RuntimeError):
