@@ -21,12 +21,12 @@ Arithmetic = Literal["bf16", "fp32", "nf4"]
 MIB = 1 << 20
 # Beyond the tensors. On a CPU: Python with torch, transformers and peft, and what the allocator
 # keeps of freed blocks. On a GPU: the CUDA context and cuBLAS workspaces.
-_PROCESS = {"cpu": 1000 * MIB, "cuda": 700 * MIB}
+_PROCESS = {"cpu": 700 * MIB, "cuda": 700 * MIB}
 _HOST_BESIDE_A_GPU = 4096 * MIB
 # As `finetune/train/loss.py` cuts its logits: fp32 bytes of one part.
 _LOGITS_PART = {"cpu": 48 * MIB, "cuda": 768 * MIB}
 # Of what is computed, blocks that are freed and not reused at once.
-_FRAGMENTATION = 0.05
+_FRAGMENTATION = 0.15
 # NF4: 4 bits, and one scale for 64 weights: fp32, or 8 bits with an fp32 one for 256 of them.
 _NF4_PLAIN = 0.5 + 4 / 64
 _NF4_DOUBLE = 0.5 + 1 / 64 + 4 / (64 * 256)
@@ -71,7 +71,8 @@ def estimate_memory(
     inputs = work.widest * shape.hidden * width
     activations = layer * shape.layers
     if config.train.gradient_checkpointing:
-        activations = inputs * shape.layers + layer
+        # The layer at hand, and what the allocator still holds of those before it.
+        activations = inputs * shape.layers + 3 * layer
     # The first layer's input and the last one's output, normed in float32, and its gradient.
     activations += work.widest * shape.hidden * (4 + 3 * width)
     logits = _logits(shape, work, kind, width)
