@@ -53,8 +53,8 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     shape = LlamaConfig(
         vocab_size=tokenizer.get_vocab_size(),
-        hidden_size=32,
-        intermediate_size=64,
+        hidden_size=64,
+        intermediate_size=128,
         num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,
@@ -161,6 +161,7 @@ def test_a_whole_evaluation_and_its_command(
         live_adapter=str(adapters["live"]),
         max_new_tokens=4,
         perturbed=3,
+        max_questions=6,
         slices=["kind"],
         resamples=100,
         gate=[{"metric": "exact_match", "at_least": 0.5}],
@@ -181,6 +182,22 @@ def test_a_whole_evaluation_and_its_command(
     for key in ("metrics", "slices", "gate", "shown", "forgotten"):
         assert again[key] == first[key]
     assert main([*command, "--set", "evaluation.gate=[]"]) == 0
+
+
+@pytest.mark.parametrize("precision", ["bf16", "nf4"])
+def test_other_precisions_are_close_to_float32(
+    tiny: Path, adapters: dict[Version, Path], tmp_path: Path, precision: str
+) -> None:
+    config = _config(tiny, tmp_path, [row("q")])
+    chat = load_tokenizer(config.data, tiny)
+    sequences = _sequences(config, tiny)
+    exact = AdaptedModel.load(config, tiny, adapters, chat).score(sequences, "candidate")
+    coarse = AdaptedModel.load(
+        config.model_copy(update={"precision": precision}), tiny, adapters, chat
+    ).score(sequences, "candidate")
+    for one, other in zip(exact, coarse, strict=True):
+        assert other.nll == pytest.approx(one.nll, rel=0.02)
+    assert coarse != exact
 
 
 def test_what_is_no_adapter_of_this_model_is_refused(
