@@ -100,7 +100,7 @@ def process_of(home: Home, *words: str) -> psutil.Process:
 
 def test_jobs_outlive_their_actor_a_gateway_and_the_stack(home: Home) -> None:
     with started(home) as stack, openai(stack) as client:
-        hurt, spared = create(client, 30, suffix="bot"), create(client, 30)
+        hurt, spared = create(client, 20, suffix="bot"), create(client, 20)
         reached(client, hurt, 5)
         reached(client, spared, 5)
         child = process_of(home, "serving.finetuning.fake", hurt)
@@ -109,17 +109,17 @@ def test_jobs_outlive_their_actor_a_gateway_and_the_stack(home: Home) -> None:
         actor.kill()
         process_of(home, "ray::ServeReplica", "gateway").kill()
         succeeded(client, spared)
-        assert steps(client, spared) == list(range(90, 0, -1)), "adopted, not begun again"
+        assert steps(client, spared) == list(range(60, 0, -1)), "adopted, not begun again"
         name = succeeded(client, hurt)
         assert any("ended without a word" in message for message in messages(client, hurt))
-        assert set(steps(client, hurt)) == set(range(1, 91))
+        assert set(steps(client, hurt)) == set(range(1, 61))
         client.completions.create(model=name, prompt="x", max_tokens=1)
-        cut = create(client, 40, suffix="bot")
+        cut = create(client, 20, suffix="bot")
         reached(client, cut, 5)
     assert [p for p in psutil.process_iter(["cmdline"]) if cut in str(p.info["cmdline"])] == []
     with started(home) as stack, openai(stack) as client:
         second = succeeded(client, cut)
-        assert set(steps(client, cut)) == set(range(1, 121))
+        assert set(steps(client, cut)) == set(range(1, 61))
         assert any("attempt 2" in message for message in messages(client, cut))
         _check_commands(stack, home.root, hurt, second)
 
