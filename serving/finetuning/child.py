@@ -11,6 +11,8 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+import psutil
+
 import serving
 from serving.finetuning.settings import Settings, Workplace
 
@@ -45,7 +47,6 @@ class Child:
                 pass_fds=(lock,),
                 process_group=0,
             )
-        (place.folder / "pid").write_text(str(process.pid))
         return Child(process)
 
     @property
@@ -91,12 +92,12 @@ def take_lock(place: Workplace) -> int | None:
 
 
 def kill_leftover(place: Workplace) -> None:
-    """End the trainer that an earlier attempt has left in this workplace."""
-    with suppress(FileNotFoundError, ValueError, ProcessLookupError, PermissionError):
-        pid = int((place.folder / "pid").read_text())
-        command = Path(f"/proc/{pid}/cmdline").read_bytes()
-        if str(place.run).encode() in command:
-            os.killpg(pid, signal.SIGKILL)
+    """End every process that an earlier attempt has left in this workplace."""
+    folder = str(place.folder)
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if process.cwd() == folder:
+                process.kill()
 
 
 def environment(settings: Settings) -> dict[str, str]:

@@ -51,6 +51,8 @@ class Reconciler:
                 try:
                     if await asyncio.to_thread(self._owner.hold):
                         await self.look()
+                    elif self._sharing is not None:
+                        self._sharing.forget()
                 except StoreUnavailable as exc:
                     _log.warning("jobs are not looked after: %s", exc)
                 except Exception:

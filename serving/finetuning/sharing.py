@@ -23,24 +23,28 @@ class Sharing:
         self._ticks = 0
         self._begun = False
 
+    def forget(self) -> None:
+        """Another process does this now: what it says, this one does not hear."""
+        self._begun = False
+        self._asleep.clear()
+
     async def wake_all_but(self, wanted: set[str]) -> None:
         """Wake every engine that no job needs asleep."""
-        first, self._begun = not self._begun, True
-        # Whoever held the task before may have left engines asleep.
-        for model in set(self._pools) if first else self._asleep - wanted:
-            if model not in wanted and await self._tell(model, "wake"):
+        if not self._begun:  # whoever did this before may have left any of them asleep
+            self._begun = True
+            self._asleep |= set(self._pools)
+        for model in self._asleep - wanted:
+            if await self._tell(model, "wake"):
                 self._asleep.discard(model)
         self._ticks += 1
-        if self._ticks % self.AGAIN_TICKS == 0:
+        if self._ticks % self.AGAIN_TICKS == 1:
             for model in wanted & self._asleep:
                 await self._tell(model, "sleep")
 
     async def put_to_sleep(self, model: str) -> bool:
         """True when every replica sleeps, and its GPU is free. Requests wait from now on."""
-        if model not in self._asleep and not await self._tell(model, "sleep"):
-            return False
         self._asleep.add(model)
-        return True
+        return await self._tell(model, "sleep")
 
     async def _tell(self, model: str, what: str) -> bool:
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +34,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
     del os.environ["FAKE_STEP_S"]
 
 
-def started(home: Home) -> Any:
-    options = [part for each in SETTINGS for part in ("--set", each)]
+def started(home: Home, *more: str) -> Any:
+    options = [part for each in (*SETTINGS, *more) for part in ("--set", each)]
     return serve(home, *options, config="fake")
 
 
@@ -98,9 +99,9 @@ def process_of(home: Home, *words: str) -> psutil.Process:
     return found[0]
 
 
-def test_jobs_outlive_their_actor_a_gateway_and_the_stack(home: Home) -> None:
-    with started(home) as stack, openai(stack) as client:
-        hurt, spared = create(client, 30, suffix="bot"), create(client, 30)
+def test_jobs_outlive_their_actor_a_gateway_and_the_stack_while_requests_wait(home: Home) -> None:
+    with started(home, "finetuning.share=pause") as stack, openai(stack) as client:
+        hurt, spared = create(client, 20, suffix="bot"), create(client, 20)
         reached(client, hurt, 5)
         reached(client, spared, 5)
         child = process_of(home, "serving.finetuning.fake", hurt)
@@ -108,18 +109,24 @@ def test_jobs_outlive_their_actor_a_gateway_and_the_stack(home: Home) -> None:
         assert "ray::" in " ".join(actor.cmdline())
         actor.kill()
         process_of(home, "ray::ServeReplica", "gateway").kill()
-        succeeded(client, spared)
-        assert steps(client, spared) == list(range(90, 0, -1)), "adopted, not begun again"
+        with ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(client.completions.create, model="fake", prompt="x", max_tokens=1)
+            assert not waiting.done()
+            succeeded(client, spared)
+            assert not waiting.done() or client.fine_tuning.jobs.retrieve(hurt).finished_at
+            succeeded(client, hurt)
+            waiting.result(WAIT_S)
+        assert steps(client, spared) == list(range(60, 0, -1)), "adopted, not begun again"
         name = succeeded(client, hurt)
         assert any("ended without a word" in message for message in messages(client, hurt))
-        assert set(steps(client, hurt)) == set(range(1, 91))
+        assert set(steps(client, hurt)) == set(range(1, 61))
         client.completions.create(model=name, prompt="x", max_tokens=1)
-        cut = create(client, 40, suffix="bot")
+        cut = create(client, 20, suffix="bot")
         reached(client, cut, 5)
     assert [p for p in psutil.process_iter(["cmdline"]) if cut in str(p.info["cmdline"])] == []
     with started(home) as stack, openai(stack) as client:
         second = succeeded(client, cut)
-        assert set(steps(client, cut)) == set(range(1, 121))
+        assert set(steps(client, cut)) == set(range(1, 61))
         assert any("attempt 2" in message for message in messages(client, cut))
         _check_commands(stack, home.root, hurt, second)
 

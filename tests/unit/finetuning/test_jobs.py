@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,13 @@ import pytest
 import pytest_asyncio
 from openai import BadRequestError, NotFoundError, RateLimitError
 
+from serving.config import ServeConfig
+from serving.finetuning.child import environment, kill_leftover, take_lock
+from serving.finetuning.config import FinetuningConfig
+from serving.finetuning.settings import Settings, Workplace
+from serving.home import Home
 from tests.unit.finetuning.site import Works, ask, ended, reached, rows, upload, works
+from tests.unit.gateway.in_process import local
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -276,3 +284,28 @@ async def test_a_tenant_has_so_many_jobs_and_no_more(tmp_path: Path) -> None:
         with pytest.raises(RateLimitError, match="under way"):
             await create(running)
         await create(running, "acme")
+
+
+def test_a_trainer_that_will_not_go_is_ended_before_another_begins(tmp_path: Path) -> None:
+    place = Workplace(tmp_path / "job", tmp_path / "run")
+    place.folder.mkdir()
+    lock = take_lock(place)
+    assert lock is not None
+    stubborn = subprocess.Popen(["sleep", "60"], cwd=place.folder, pass_fds=(lock,))
+    os.close(lock)
+    assert take_lock(place) is None
+    kill_leftover(place)
+    assert stubborn.wait() == -9
+    again = take_lock(place)
+    assert again is not None
+    os.close(again)
+
+
+def test_a_trainer_is_given_no_secrets(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("RAY_AUTH_TOKEN", "CORRAL_API_KEY", "AWS_SECRET_ACCESS_KEY", "HF_TOKEN"):
+        monkeypatch.setenv(name, "secret")
+    config = ServeConfig(models=(local("fake"),), finetuning=FinetuningConfig(threads=3))
+    given = environment(Settings(config, Home(tmp_path)))
+    assert "secret" not in given.values()
+    assert (given["OMP_NUM_THREADS"], given["CUDA_VISIBLE_DEVICES"]) == ("3", "")
+    assert given["CORRAL_HOME"] == str(tmp_path)
