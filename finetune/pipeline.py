@@ -1,4 +1,4 @@
-"""One run, from its files to an adapter: check → load → train → export.
+"""One run, from its files to an adapter: check → plan → train → evaluate → export.
 
 Nothing heavy is imported before the data has been found good.
 """
@@ -7,29 +7,33 @@ from __future__ import annotations
 
 import importlib.metadata
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from finetune.base_model import base_revision, find_model, load_tokenizer, models_folder
+from finetune import evaluation
+from finetune.base_model import base_revision, find_model, home, load_tokenizer, models_folder
 from finetune.config import FinetuneConfig
 from finetune.data.card import DataCard, save_card
 from finetune.data.check import check
 from finetune.data.tokenise import Tokenised, tokenise
 from finetune.errors import BadConfig, FinetuneError, RunConflict
-from finetune.events import EventLog, OnEvent
+from finetune.events import Event, EventLog, Level, OnEvent
 from finetune.export import export_adapter
+from finetune.plan.plan import make_plan
 from finetune.run_folder import RunFolder
 from finetune.stop import Stop
-from finetune.summary import RunError, Summary, load_summary, save_summary
+from finetune.summary import Gate, RunError, Summary, load_summary, save_summary
+from finetune.tracking import Tracker, linked_run
 
 if TYPE_CHECKING:
     from finetune.train.loop import Trained
 
 _PACKAGES = ("torch", "transformers", "peft", "accelerate", "bitsandbytes", "safetensors")
 _METHODS = {"supervised": "sft", "preference": "dpo"}
+_LEARNS_FROM = {train: data for data, train in _METHODS.items()}
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,8 @@ class Pipeline:
     run: RunFolder
     log: EventLog
     stop: Stop
+    held: Summary | None = None
+    """Of the same run before it was interrupted."""
     summary: Summary = field(default_factory=lambda: Summary(status="running"))
 
     def go(self) -> RunResult:
@@ -79,17 +85,50 @@ class Pipeline:
             folder = find_model(self.config.model, models_folder())
             data = self._data(folder)
             self._save(data_hash=data.version, base_revision=base_revision(folder))
-        trained = self._train(folder, data)
+            settled = self._plan(folder, data)
+        trained = self._train(settled, folder, data)
         if trained.interrupted:
             self._save(status="interrupted")
             self.log.state("interrupted")
             return
+        adapter = self.run.checkpoint(trained.chosen_step) / "adapter"
+        self._evaluate(settled, adapter)
         self.log.state("exporting")
         with self._timed("export"):
-            source = self.run.checkpoint(trained.chosen_step) / "adapter"
-            export_adapter(source, self.run.adapter, self._lineage())
+            export_adapter(adapter, self.run.adapter, self._lineage())
         self._save(status="succeeded")
         self.log.state("succeeded")
+
+    def _plan(self, folder: Path, data: Tokenised) -> FinetuneConfig:
+        """Refuse what cannot be; the configuration with its precision decided."""
+        method = _LEARNS_FROM[self.config.train.method]
+        plan = make_plan(self.config, folder, data, method=method, folder=self.run.path)
+        plan.require()
+        if self.config.evaluation.enabled:
+            evaluation.require(self.config)
+        # A resumed run goes on as it began, however much memory is free now.
+        held = self.held.precision if self.held is not None else None
+        precision = held or plan.decision.precision
+        reason = "as it began" if held else plan.decision.reason
+        self._save(precision=precision, precision_reason=reason)
+        self._say(f"precision: {precision}, {reason}")
+        return self.config.model_copy(update={"precision": precision})
+
+    def _evaluate(self, config: FinetuneConfig, adapter: Path) -> None:
+        settings = config.evaluation
+        if not settings.enabled:
+            reasons = ("the gate asks for measurements, and evaluation.enabled is false",)
+            gate = Gate(passed=not settings.gate, reasons=reasons if settings.gate else ())
+            self._save(gate=gate)
+            return
+        self.log.state("evaluating")
+        with self._timed("evaluate"):
+            found = evaluation.evaluate(config, self.run.path, adapter, say=self._say)
+        gate = Gate(passed=found.gate.passed, reasons=tuple(found.gate.reasons))
+        self._save(gate=gate)
+        level: Level = "info" if gate.passed else "warn"
+        verdict = "passed" if gate.passed else "failed: " + "; ".join(gate.reasons)
+        self.log.emit("message", f"gate {verdict}", level=level)
 
     def _data(self, folder: Path) -> Tokenised:
         data = self.config.data
@@ -110,12 +149,12 @@ class Pipeline:
             self.log.emit("message", warning, level="warn")
         return tokens
 
-    def _train(self, folder: Path, data: Tokenised) -> Trained:
+    def _train(self, config: FinetuneConfig, folder: Path, data: Tokenised) -> Trained:
         from finetune.train.start import start_training
 
         self.log.state("running")
         started = time.monotonic()
-        chosen, trained = start_training(self.config, folder, data, self.run, self.log, self.stop)
+        trained = start_training(config, folder, data, self.run, self.log, self.stop)
         seconds = time.monotonic() - started
         progress, last = trained.progress, trained.progress.last_metrics
         self._save(
@@ -130,8 +169,6 @@ class Pipeline:
             flops_per_second=trained.flops_per_s,
             mfu=trained.mfu,
             peak_memory_bytes=trained.peak_memory_bytes,
-            precision=chosen.place.precision,
-            precision_reason=chosen.reason,
             seconds={
                 **self.summary.seconds,
                 "load": trained.load_s,
@@ -149,6 +186,9 @@ class Pipeline:
             "data_hash": summary.data_hash,
             "step": summary.best_step or summary.steps,
             "metrics": summary.metrics,
+            "precision": summary.precision,
+            "gate": None if summary.gate is None else summary.gate.model_dump(mode="json"),
+            "mlflow_run": linked_run(self.run.path),
             "versions": {"corral": summary.code_version, **summary.versions},
             "config": self.config.model_dump(mode="json"),
         }
@@ -187,7 +227,35 @@ def run(
             return RunResult(held.path, done, already_done=True)
         stop = stop or Stop()
         with stop.on_signals():
-            return Pipeline(config, held, EventLog(held.path, on_event), stop).go()
+            return _tracked(config, held, stop, done, on_event)
+
+
+def _tracked(
+    config: FinetuneConfig,
+    run: RunFolder,
+    stop: Stop,
+    held: Summary | None,
+    on_event: OnEvent | None,
+) -> RunResult:
+    """All phases, told to MLflow as they go."""
+    listeners = [on_event] if on_event is not None else []
+
+    def tell(event: Event) -> None:
+        for listener in listeners:
+            listener(event)
+
+    log = EventLog(run.path, tell)
+    tracker = None
+    if config.tracking.enabled:
+        warn: Callable[[str], None] = lambda text: log.emit("message", text, level="warn")  # noqa: E731
+        tracker = Tracker(config, run.path, home() / "runs", warn)
+        listeners.append(tracker)
+    result = Pipeline(config, run, log, stop, held).go()
+    if tracker is None:
+        return result
+    summary = result.summary.model_copy(update={"mlflow_run": tracker.finish(result.summary)})
+    save_summary(run.path, summary)
+    return replace(result, summary=summary)
 
 
 def _versions() -> dict[str, str]:

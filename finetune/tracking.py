@@ -150,6 +150,14 @@ def store_uri(config: FinetuneConfig, runs: Path) -> str:
     return config.tracking.mlflow or f"sqlite:///{(runs / 'mlflow.db').absolute()}"
 
 
+def linked_run(folder: Path) -> str | None:
+    """MLflow's id of the run in `folder`; None where MLflow has not taken it."""
+    try:
+        return str(json.loads((folder / LINK).read_text(encoding="utf-8"))["run_id"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
 def _tags(summary: Summary) -> dict[str, str]:
     """Lineage, and what became of the run."""
     found: dict[str, Any] = {

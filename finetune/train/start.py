@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
 
 from transformers.utils.logging import disable_progress_bar
 
@@ -13,15 +12,8 @@ from finetune.events import EventLog
 from finetune.run_folder import RunFolder
 from finetune.stop import Stop
 from finetune.train.loop import Loop, Trained
-from finetune.train.precision import Choice, choose
+from finetune.train.precision import place_for
 from finetune.train.workers import train_in_workers
-
-
-class Training(NamedTuple):
-    """What was chosen, and what came of it."""
-
-    chosen: Choice
-    trained: Trained
 
 
 def start_training(
@@ -31,15 +23,13 @@ def start_training(
     run: RunFolder,
     log: EventLog,
     stop: Stop,
-) -> Training:
+) -> Trained:
     """Load the model of `folder` and train it on `data`, in this process or in several others.
 
-    Raises FinetuneError.
+    `config.precision` is decided, not `auto`. Raises FinetuneError.
     """
     disable_progress_bar()
-    chosen = choose(config)
-    message = f"{chosen.place.precision} on {chosen.place.device.type}: {chosen.reason}"
-    log.emit("message", message)
+    place = place_for(config.precision)
     if config.train.workers > 1:
-        return Training(chosen, train_in_workers(config, run, log, stop))
-    return Training(chosen, Loop(config, folder, chosen.place, data, run).go(log, stop))
+        return train_in_workers(config, run, log, stop)
+    return Loop(config, folder, place, data, run).go(log, stop)

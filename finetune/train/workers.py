@@ -1,6 +1,6 @@
 """Several processes that share each step, on one machine: torchrun starts them, DDP joins them.
 
-    python -m torch.distributed.run … -m finetune.train.workers RUN_FOLDER
+    python -m torch.distributed.run … -m finetune.train.workers RUN_FOLDER PRECISION
 
 Each reads the run's configuration and data itself; the first writes events and checkpoints, and
 what came of it all.
@@ -18,8 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from configs import load
-from finetune.base_model import find_model, models_folder
-from finetune.check_command import load_tokenizer
+from finetune.base_model import find_model, load_tokenizer, models_folder
 from finetune.config import FinetuneConfig
 from finetune.data.tokenise import tokenise
 from finetune.errors import FinetuneError, WorkersFailed
@@ -28,8 +27,7 @@ from finetune.run_folder import RunFolder, write_whole
 from finetune.stop import Stop
 from finetune.train.checkpoint import Progress
 from finetune.train.loop import Loop, Trained
-from finetune.train.model import Place
-from finetune.train.precision import choose
+from finetune.train.precision import place_for
 
 _OUTCOME = ".workers.json"
 _LOG_TAIL = 2000
@@ -47,7 +45,7 @@ def train_in_workers(config: FinetuneConfig, run: RunFolder, log: EventLog, stop
             [
                 *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
                 f"--nproc-per-node={count}",
-                *("-m", "finetune.train.workers", str(run.path)),
+                *("-m", "finetune.train.workers", str(run.path), config.precision),
             ],
             env={"OMP_NUM_THREADS": str(threads), **os.environ},
             stdout=output,
@@ -88,10 +86,10 @@ def _follow(child: subprocess.Popen[bytes], run: RunFolder, log: EventLog, stop:
             continue
 
 
-def work(folder: Path) -> None:
-    """What one worker does."""
+def work(folder: Path, precision: str) -> None:
+    """What one worker does. `precision` is what the plan has decided on."""
     run = RunFolder(folder)
-    config = load(FinetuneConfig, run.config)
+    config = load(FinetuneConfig, run.config, [f"precision={precision}"])
     is_first = os.environ["RANK"] == "0"
     stop = Stop()
     with stop.on_signals():
@@ -107,10 +105,9 @@ def _train(config: FinetuneConfig, run: RunFolder, stop: Stop) -> Trained:
     folder = find_model(config.model, models_folder())
     data = tokenise(config.data, load_tokenizer(config.data, folder))
     data.require()
-    place = choose(config).place
-    loop = Loop(config, folder, Place(place.device, place.precision), data, run)
+    loop = Loop(config, folder, place_for(config.precision), data, run)
     return loop.go(EventLog(run.path), stop)
 
 
 if __name__ == "__main__":
-    work(Path(sys.argv[1]))
+    work(Path(sys.argv[1]), sys.argv[2])

@@ -158,8 +158,7 @@ def _gate(shop: Shop, job: Job, summary: Summary) -> Gate:
     if summary.gate is not None:
         return summary.gate
     config = load(FinetuneConfig, shop.settings.work(job.id).config)
-    asked = config.evaluation.gate.model_dump().values()
-    return NOT_EVALUATED if any(each is not None for each in asked) else Gate(passed=True)
+    return NOT_EVALUATED if config.evaluation.gate else Gate(passed=True)
 
 
 def _name(job: Job) -> FineTunedName:

@@ -20,7 +20,7 @@ from rag.index.manifest import Manifest
 from rag.index.open import StoredIndex
 from rag.index.portable import restore, snapshot
 from rag.index.server import ServerIndex
-from rag.types import AllOf, AnyOf, Chunk, Compare, Filter, Query, Scalar, Scope, Span
+from rag.types import AllOf, AnyOf, Chunk, Compare, Filter, Query, Scope, Span
 
 DIMENSION = 8
 MANIFEST = Manifest(embedder="fake", dimension=DIMENSION, chunking="heading 256")
@@ -213,12 +213,16 @@ def test_filters(index: StoredIndex, filter: Filter, names: str) -> None:
     assert found(index, ALICE, filter) == set(names.split())
 
 
+def _with(key: str) -> Chunk:
+    return replace(chunk("with"), metadata={key: "v"})
+
+
 @pytest.mark.parametrize(
     "key", ["scope", "a.b", "a[]", 'quo"te', "x_61", "ключ", "", "meta.scope", "a b"]
 )
 def test_any_key_filters_on_metadata_alone(index: StoredIndex, key: str) -> None:
     index.upsert(
-        ALICE, [chunk("with", **{key: "v"}), chunk("without")], np.ones((2, DIMENSION), np.float32)
+        ALICE, [_with(key), chunk("without")], np.ones((2, DIMENSION), np.float32)
     )
     assert found(index, ALICE, Compare("eq", key, "v")) == {"with"}
     assert found(index, ALICE, Compare("ne", key, "v")) == {"without"}
