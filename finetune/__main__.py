@@ -9,7 +9,7 @@ trained on, 1 if any row is bad, 2 if something could not be read at all.
 
 `run` writes everything into one folder; on a folder that holds a run it goes on from the last
 checkpoint. Exit status 0 if it succeeded, 1 if data, model or settings were refused, 2 if there
-was nothing to run, 75 if it was stopped by a signal and can go on.
+was nothing to run, 75 if it was stopped by a signal and can go on, 70 if it crashed.
 """
 
 from __future__ import annotations

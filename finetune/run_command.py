@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 import sys
+import traceback
 from pathlib import Path
 
 from finetune.base_model import home
 from finetune.config import FinetuneConfig
+from finetune.errors import FinetuneError
 from finetune.pipeline import RunResult, run
 from finetune.progress import ProgressView
 from finetune.run_folder import new_folder
+
+CRASHED = 70
+"""Exit status after an error that is nobody's fault but the program's (`EX_SOFTWARE`)."""
 
 
 def run_config(config: FinetuneConfig, folder: Path | None, *, as_json: bool) -> int:
@@ -18,7 +23,14 @@ def run_config(config: FinetuneConfig, folder: Path | None, *, as_json: bool) ->
     standard output. Raises RunConflict."""
     folder = folder or new_folder(home() / "runs", config.run_name)
     print(f"run: {folder}", file=sys.stderr)
-    result = run(config, folder, ProgressView())
+    try:
+        result = run(config, folder, ProgressView())
+    except FinetuneError:
+        raise
+    except Exception:
+        traceback.print_exc()
+        print(f"crashed; go on from the last checkpoint with --run {folder}", file=sys.stderr)
+        return CRASHED
     if as_json:
         print(json.dumps(result.summary.model_dump(mode="json")))
     else:
