@@ -26,6 +26,11 @@ def choose(config: FinetuneConfig) -> Choice:
     """
     on_gpu = torch.cuda.is_available()
     device = torch.device("cuda" if on_gpu else "cpu")
+    if on_gpu and config.train.workers > torch.cuda.device_count():
+        raise DoesNotFit(
+            f"train.workers is {config.train.workers}, and there are {torch.cuda.device_count()} "
+            "GPUs: one each is needed"
+        )
     if config.precision != "auto":
         if on_gpu and config.precision == "bf16" and not torch.cuda.is_bf16_supported():
             raise DoesNotFit(
