@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import traceback
 from pathlib import Path
@@ -21,6 +22,8 @@ CRASHED = 70
 def run_config(config: FinetuneConfig, folder: Path | None, *, as_json: bool) -> int:
     """Run it, or go on with it; the exit status. Progress goes to standard error, the result to
     standard output. Raises RunConflict."""
+    # Read when torch is loaded: threads that wait on a busy machine sleep soon instead of spinning.
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     folder = folder or new_folder(home() / "runs", config.run_name)
     print(f"run: {folder}", file=sys.stderr)
     try:
