@@ -1,4 +1,4 @@
-"""Where the base model's files are, and which they are."""
+"""Where the base model's files are, which they are, and its tokenizer."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from finetune.config import DataConfig
+from finetune.data.tokenizer import ChatTokenizer
 from finetune.errors import ModelUnavailable, TokenizerUnavailable
 
 _MANIFEST = "manifest.json"
@@ -33,6 +35,15 @@ def find_model(name: str, models: Path) -> Path:
         f"no model {name!r}: neither {models / name} nor a folder {name!r} has a tokenizer.json. "
         "Name the folder with --model, or prepare the built-in model with "
         "`python -m serving.models`"
+    )
+
+
+def load_tokenizer(data: DataConfig, model: Path) -> ChatTokenizer:
+    """The tokenizer of a model's folder with the template that the data's configuration names."""
+    return ChatTokenizer.load(
+        model,
+        template=None if data.chat_template is None else Path(data.chat_template),
+        variables=dict(data.chat_template_kwargs),
     )
 
 

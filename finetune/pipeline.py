@@ -12,8 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from finetune.base_model import base_revision, find_model, models_folder
-from finetune.check_command import load_tokenizer
+from finetune.base_model import base_revision, find_model, load_tokenizer, models_folder
 from finetune.code_version import code_version, package_versions
 from finetune.config import FinetuneConfig
 from finetune.data.card import DataCard, save_card

@@ -18,8 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from configs import load
-from finetune.base_model import find_model, models_folder
-from finetune.check_command import load_tokenizer
+from finetune.base_model import find_model, load_tokenizer, models_folder
 from finetune.config import FinetuneConfig
 from finetune.data.tokenise import tokenise
 from finetune.errors import FinetuneError, WorkersFailed

@@ -1,7 +1,16 @@
-"""`python -m finetune run`: one run with live progress."""
+"""Trains an adapter, or goes on with a run, with live progress:
+
+    python -m finetune run conversations.jsonl
+    python -m finetune run --config mine.yaml --set train.epochs=5 --run runs/mine
+
+Everything is written into one folder; on a folder that holds a run it goes on from the last
+checkpoint. Exit status 0 if it succeeded, 1 if data, model or settings were refused, 2 if there
+was nothing to run, 75 if it was stopped by a signal and can go on, 70 if it crashed.
+"""
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import sys
@@ -9,14 +18,31 @@ import traceback
 from pathlib import Path
 
 from finetune.base_model import home
+from finetune.commands.options import config_arguments, config_of, data_arguments
 from finetune.config import FinetuneConfig
 from finetune.errors import FinetuneError
-from finetune.pipeline import RunResult, run
+from finetune.pipeline import RunResult
+from finetune.pipeline import run as run_pipeline
 from finetune.progress import ProgressView
 from finetune.run_folder import new_folder
 
+NAME = "run"
+SUMMARY = "train an adapter, or go on with a run"
 CRASHED = 70
 """Exit status after an error that is nobody's fault but the program's (`EX_SOFTWARE`)."""
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare them."""
+    data_arguments(parser)
+    config_arguments(parser)
+    parser.add_argument("--run", type=Path, metavar="DIR", help="its folder; default: a new one")
+    parser.add_argument("--json", action="store_true", help="print the summary as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run; the exit status."""
+    return run_config(config_of(args), args.run, as_json=args.json)
 
 
 def run_config(config: FinetuneConfig, folder: Path | None, *, as_json: bool) -> int:
@@ -27,7 +53,7 @@ def run_config(config: FinetuneConfig, folder: Path | None, *, as_json: bool) ->
     folder = folder or new_folder(home() / "runs", config.run_name)
     print(f"run: {folder}", file=sys.stderr)
     try:
-        result = run(config, folder, ProgressView())
+        result = run_pipeline(config, folder, ProgressView())
     except FinetuneError:
         raise
     except Exception:
