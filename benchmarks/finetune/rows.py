@@ -58,5 +58,5 @@ def write_rows(path: Path, count: int, seed: int) -> Path:
 
 
 def _text(draw: random.Random, median: int) -> str:
-    words = min(180, max(3, round(draw.lognormvariate(0, 0.8) * median)))
+    words = min(170, max(3, round(draw.lognormvariate(0, 0.8) * median)))
     return " ".join(draw.choices(_WORDS, k=words))

@@ -1,29 +1,35 @@
-"""Trains an adapter, or goes on with a run:
+"""Trains an adapter, or goes on with a run, with live progress:
 
     python -m finetune run conversations.jsonl
     python -m finetune run --config mine.yaml --set train.epochs=5 --run runs/mine
 
 Everything is written into one folder; on a folder that holds a run it goes on from the last
 checkpoint. Exit status 0 if it succeeded, 1 if data, model or settings were refused, 2 if there
-was nothing to run, 75 if it was stopped by a signal and can go on.
+was nothing to run, 75 if it was stopped by a signal and can go on, 70 if it crashed.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
+import traceback
 from pathlib import Path
 
-from finetune import pipeline
 from finetune.base_model import home
 from finetune.commands.options import config_arguments, config_of, data_arguments
 from finetune.config import FinetuneConfig
+from finetune.errors import FinetuneError
+from finetune.pipeline import RunResult
+from finetune.pipeline import run as run_pipeline
 from finetune.progress import ProgressView
 from finetune.run_folder import new_folder
 
 NAME = "run"
 SUMMARY = "train an adapter, or go on with a run"
+CRASHED = 70
+"""Exit status after an error that is nobody's fault but the program's (`EX_SOFTWARE`)."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,16 +41,25 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run it, with live progress."""
+    """Run; the exit status."""
     return run_config(config_of(args), args.run, as_json=args.json)
 
 
 def run_config(config: FinetuneConfig, folder: Path | None, *, as_json: bool) -> int:
     """Run it, or go on with it; the exit status. Progress goes to standard error, the result to
     standard output. Raises RunConflict."""
+    # Read when torch is loaded: threads that wait on a busy machine sleep soon instead of spinning.
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     folder = folder or new_folder(home() / "runs", config.run_name)
     print(f"run: {folder}", file=sys.stderr)
-    result = pipeline.run(config, folder, ProgressView())
+    try:
+        result = run_pipeline(config, folder, ProgressView())
+    except FinetuneError:
+        raise
+    except Exception:
+        traceback.print_exc()
+        print(f"crashed; go on from the last checkpoint with --run {folder}", file=sys.stderr)
+        return CRASHED
     if as_json:
         print(json.dumps(result.summary.model_dump(mode="json")))
     else:
@@ -52,7 +67,7 @@ def run_config(config: FinetuneConfig, folder: Path | None, *, as_json: bool) ->
     return result.exit_status
 
 
-def _report(result: pipeline.RunResult) -> str:
+def _report(result: RunResult) -> str:
     summary = result.summary
     if summary.status == "interrupted":
         return f"interrupted after step {summary.steps}; go on with --run {result.folder}"

@@ -29,7 +29,7 @@ def start_training(
     `config.precision` is decided, not `auto`. Raises FinetuneError.
     """
     disable_progress_bar()
-    place = place_for(config.precision)
+    place = place_for(config.precision, config.train.workers)
     if config.train.workers > 1:
         return train_in_workers(config, run, log, stop)
     return Loop(config, folder, place, data, run).go(log, stop)

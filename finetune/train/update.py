@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,9 +42,7 @@ class Updater:
         self.config, self.data = config, data
         self.accelerator = Accelerator(cpu=place.device.type == "cpu")
         self.device = self.accelerator.device
-        torch.use_deterministic_algorithms(config.train.deterministic)
-        # By default that also fills each new array first, which a sixth of a step went into.
-        torch.utils.deterministic.fill_uninitialized_memory = False
+        _set_deterministic(config.train.deterministic)
         self.model = load_model(config, folder, Place(self.device, place.precision))
         self.pairs = config.train.method == "dpo"
         beta = config.train.beta
@@ -136,3 +135,12 @@ class Updater:
         if (held := self._references.get(name)) is None:
             return ()
         return (reference_of(held, micro, self.device),)
+
+
+def _set_deterministic(wanted: bool) -> None:
+    """Only kernels that give the same bytes each time; a GPU without one for an operation warns."""
+    # cuBLAS reads it when it starts.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(wanted, warn_only=torch.cuda.is_available())
+    # By default that also fills each new array first, which a sixth of a step went into.
+    torch.utils.deterministic.fill_uninitialized_memory = False

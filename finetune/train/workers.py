@@ -105,7 +105,7 @@ def _train(config: FinetuneConfig, run: RunFolder, stop: Stop) -> Trained:
     folder = find_model(config.model, models_folder())
     data = tokenise(config.data, load_tokenizer(config.data, folder))
     data.require()
-    loop = Loop(config, folder, place_for(config.precision), data, run)
+    loop = Loop(config, folder, place_for(config.precision, config.train.workers), data, run)
     return loop.go(EventLog(run.path), stop)
 
 

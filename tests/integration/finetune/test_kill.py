@@ -28,7 +28,7 @@ def start(config: Path, folder: Path) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
             [*command, "--run", str(folder)],
             cwd=ROOT,
-            env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
+            env={**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"},
             stdout=log,
             stderr=log,
         )

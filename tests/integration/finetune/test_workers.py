@@ -12,7 +12,10 @@ from tests.integration.finetune import tiny
 from tests.integration.finetune.test_run import losses
 
 
-def test_two_workers_learn_what_one_does(model: Path, facts: Path, tmp_path: Path) -> None:
+def test_two_workers_learn_what_one_does(
+    model: Path, facts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     seen: list[Event] = []
     both = tiny.config(model, facts, workers=2, batch_size=2, max_steps=5)
     result = finetune.run(both, tmp_path / "both", seen.append)

@@ -21,7 +21,7 @@ def figures(side: Side, speed: float, flops: float | None = None) -> Figures:
 
 
 def row(ours: float, theirs: float, **case: float) -> Row:
-    found = Case(name="small", **case)  # type: ignore[arg-type]
+    found = Case(name="small", **case)
     return Row(found, (figures("ours", ours, 1e9),), (figures("trl", theirs),), 1e12)
 
 

@@ -221,9 +221,7 @@ def _with(key: str) -> Chunk:
     "key", ["scope", "a.b", "a[]", 'quo"te', "x_61", "ключ", "", "meta.scope", "a b"]
 )
 def test_any_key_filters_on_metadata_alone(index: StoredIndex, key: str) -> None:
-    index.upsert(
-        ALICE, [_with(key), chunk("without")], np.ones((2, DIMENSION), np.float32)
-    )
+    index.upsert(ALICE, [_with(key), chunk("without")], np.ones((2, DIMENSION), np.float32))
     assert found(index, ALICE, Compare("eq", key, "v")) == {"with"}
     assert found(index, ALICE, Compare("ne", key, "v")) == {"without"}
 
