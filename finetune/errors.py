@@ -9,6 +9,7 @@ FinetuneError
 ├── PlanRefused           (also ValueError) the run cannot start; `refusals` has every reason
 ├── DoesNotFit            (also MemoryError) the run needs more memory than there is
 ├── TrainingDiverged      (also ArithmeticError) the loss is no longer a number
+├── WorkersFailed         (also RuntimeError) of several processes that train one ended badly
 ├── RunConflict           (also RuntimeError) the run's folder holds another run, or is in use
 ├── RunNotFound           (also LookupError) no run of that name or in that folder
 ├── ExportFailed          (also RuntimeError) a model could not be written in another form
@@ -103,6 +104,17 @@ class PlanRefused(FinetuneError, ValueError):
         super().__init__("\n".join(str(refusal) for refusal in refusals))
         self.refusals = tuple(refusals)
         self.code, self.param = refusals[0].code, refusals[0].param
+
+
+class WorkersFailed(FinetuneError, RuntimeError):
+    """What one of several processes said, or the end of their output."""
+
+    def __init__(
+        self, message: str, code: str = "workers_failed", param: str | None = None
+    ) -> None:
+        super().__init__(message)
+        self.code = code
+        self.param = param
 
 
 class RunConflict(FinetuneError, RuntimeError):

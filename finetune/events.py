@@ -71,6 +71,11 @@ class EventLog:
         if self._on_event is not None:
             self._on_event(event)
 
+    def hand_on(self, event: Event) -> None:
+        """Show an event that another process of the run has written."""
+        if self._on_event is not None:
+            self._on_event(event)
+
     def state(self, state: State, error: Mapping[str, Any] | None = None) -> None:
         """The run enters a state; a failed one says why (`code`, `message`, `param`)."""
         message = state if error is None else f"{state}: {error.get('message')}"

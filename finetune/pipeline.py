@@ -5,7 +5,6 @@ Nothing heavy is imported before the data has been found good.
 
 from __future__ import annotations
 
-import importlib.metadata
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finetune.base_model import base_revision, find_model, load_tokenizer, models_folder
+from finetune.code_version import code_version, package_versions
 from finetune.config import FinetuneConfig
 from finetune.data.card import DataCard, save_card
 from finetune.data.check import check
@@ -28,7 +28,6 @@ from finetune.summary import RunError, Summary, load_summary, save_summary
 if TYPE_CHECKING:
     from finetune.train.loop import Trained
 
-_PACKAGES = ("torch", "transformers", "peft", "accelerate", "bitsandbytes", "safetensors")
 _METHODS = {"supervised": "sft", "preference": "dpo"}
 
 
@@ -63,18 +62,21 @@ class Pipeline:
     summary: Summary = field(default_factory=lambda: Summary(status="running"))
 
     def go(self) -> RunResult:
-        """All phases; what is refused ends in `summary.error`. Other errors are raised."""
+        """All phases; what is refused ends in `summary.error`. A crash is noted, and raised."""
         try:
             self._phases()
         except FinetuneError as exc:
             error = RunError(code=exc.code, message=str(exc), param=exc.param)
             self._save(status="failed", error=error)
             self.log.state("failed", error.model_dump())
+        except Exception as exc:
+            self.log.emit("message", f"crashed: {type(exc).__name__}: {exc}", level="error")
+            raise
         return RunResult(self.run.path, self.summary)
 
     def _phases(self) -> None:
         self.log.state("validating")
-        self._save(versions=_versions(), code_version=_version("corral"))
+        self._save(versions=package_versions(), code_version=code_version())
         with self._timed("check"):
             folder = find_model(self.config.model, models_folder())
             data = self._data(folder)
@@ -188,15 +190,3 @@ def run(
         stop = stop or Stop()
         with stop.on_signals():
             return Pipeline(config, held, EventLog(held.path, on_event), stop).go()
-
-
-def _versions() -> dict[str, str]:
-    found = {name: _version(name) for name in _PACKAGES}
-    return {name: version for name, version in found.items() if version}
-
-
-def _version(name: str) -> str | None:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None

@@ -5,7 +5,7 @@
 
 Everything is written into one folder; on a folder that holds a run it goes on from the last
 checkpoint. Exit status 0 if it succeeded, 1 if data, model or settings were refused, 2 if there
-was nothing to run, 75 if it was stopped by a signal and can go on.
+was nothing to run, 75 if it was stopped by a signal and can go on, 70 if it crashed.
 """
 
 from __future__ import annotations
@@ -13,14 +13,19 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import traceback
 from pathlib import Path
 
 from finetune import pipeline
 from finetune.base_model import home
 from finetune.commands.options import config_arguments, config_of, data_arguments
 from finetune.config import FinetuneConfig
+from finetune.errors import FinetuneError
 from finetune.progress import ProgressView
 from finetune.run_folder import new_folder
+
+CRASHED = 70
+"""Exit status after an error that is nobody's fault but the program's (`EX_SOFTWARE`)."""
 
 NAME = "run"
 SUMMARY = "train an adapter, or go on with a run"
@@ -44,7 +49,14 @@ def run_config(config: FinetuneConfig, folder: Path | None, *, as_json: bool) ->
     standard output. Raises RunConflict."""
     folder = folder or new_folder(home() / "runs", config.run_name)
     print(f"run: {folder}", file=sys.stderr)
-    result = pipeline.run(config, folder, ProgressView())
+    try:
+        result = pipeline.run(config, folder, ProgressView())
+    except FinetuneError:
+        raise
+    except Exception:
+        traceback.print_exc()
+        print(f"crashed; go on from the last checkpoint with --run {folder}", file=sys.stderr)
+        return CRASHED
     if as_json:
         print(json.dumps(result.summary.model_dump(mode="json")))
     else:

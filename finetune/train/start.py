@@ -14,6 +14,7 @@ from finetune.run_folder import RunFolder
 from finetune.stop import Stop
 from finetune.train.loop import Loop, Trained
 from finetune.train.precision import Choice, choose
+from finetune.train.workers import train_in_workers
 
 
 class Training(NamedTuple):
@@ -31,7 +32,7 @@ def start_training(
     log: EventLog,
     stop: Stop,
 ) -> Training:
-    """Load the model of `folder` and train it on `data`, in this process.
+    """Load the model of `folder` and train it on `data`, in this process or in several others.
 
     Raises FinetuneError.
     """
@@ -39,4 +40,6 @@ def start_training(
     chosen = choose(config)
     message = f"{chosen.place.precision} on {chosen.place.device.type}: {chosen.reason}"
     log.emit("message", message)
+    if config.train.workers > 1:
+        return Training(chosen, train_in_workers(config, run, log, stop))
     return Training(chosen, Loop(config, folder, chosen.place, data, run).go(log, stop))

@@ -168,7 +168,7 @@ def test_dpo_learns_to_prefer(model: Path, pairs: Path, tmp_path: Path) -> None:
     assert finetune.run(config, tmp_path / "run").exit_status == 0
     found = losses(tmp_path / "run")
     assert found[0] == pytest.approx(math.log(2), abs=1e-4)
-    assert found[-1] < 0.6
+    assert found[-1] < 0.66
 
 
 def test_nf4_trains_an_adapter(model: Path, facts: Path, tmp_path: Path) -> None:

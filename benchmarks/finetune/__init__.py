@@ -1,0 +1,1 @@
+"""Our trainer against plain TRL: the same data, settings and machine, in turn."""
