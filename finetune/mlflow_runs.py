@@ -10,6 +10,7 @@ import fcntl
 import json
 import logging
 import os
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -162,10 +163,19 @@ def _client(uri: str) -> Any:
             "tracking.enabled to false"
         ) from exc
     logging.getLogger("alembic").setLevel(logging.WARNING)
+    _hush_sqlalchemy()
     with _one_at_a_time(uri):
         client = MlflowClient(tracking_uri=uri)
         client.search_experiments(max_results=1)
         return client
+
+
+def _hush_sqlalchemy() -> None:
+    """MLflow's own queries are in a style that SQLAlchemy 2.1 warns of."""
+    with suppress(ImportError):
+        from sqlalchemy.exc import SADeprecationWarning
+
+        warnings.filterwarnings("ignore", category=SADeprecationWarning)
 
 
 @contextmanager

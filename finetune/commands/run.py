@@ -1,4 +1,4 @@
-"""Trains an adapter, or goes on with a run, with live progress:
+"""Trains an adapter, or goes on with a run:
 
     python -m finetune run conversations.jsonl
     python -m finetune run --config mine.yaml --set train.epochs=5 --run runs/mine
@@ -12,24 +12,23 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import traceback
 from pathlib import Path
 
+from finetune import pipeline
 from finetune.base_model import home
 from finetune.commands.options import config_arguments, config_of, data_arguments
 from finetune.config import FinetuneConfig
 from finetune.errors import FinetuneError
-from finetune.pipeline import RunResult
-from finetune.pipeline import run as run_pipeline
 from finetune.progress import ProgressView
 from finetune.run_folder import new_folder
 
-NAME = "run"
-SUMMARY = "train an adapter, or go on with a run"
 CRASHED = 70
 """Exit status after an error that is nobody's fault but the program's (`EX_SOFTWARE`)."""
+
+NAME = "run"
+SUMMARY = "train an adapter, or go on with a run"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,19 +40,17 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run; the exit status."""
+    """Run it, with live progress."""
     return run_config(config_of(args), args.run, as_json=args.json)
 
 
 def run_config(config: FinetuneConfig, folder: Path | None, *, as_json: bool) -> int:
     """Run it, or go on with it; the exit status. Progress goes to standard error, the result to
     standard output. Raises RunConflict."""
-    # Read when torch is loaded: threads that wait on a busy machine sleep soon instead of spinning.
-    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     folder = folder or new_folder(home() / "runs", config.run_name)
     print(f"run: {folder}", file=sys.stderr)
     try:
-        result = run_pipeline(config, folder, ProgressView())
+        result = pipeline.run(config, folder, ProgressView())
     except FinetuneError:
         raise
     except Exception:
@@ -67,7 +64,7 @@ def run_config(config: FinetuneConfig, folder: Path | None, *, as_json: bool) ->
     return result.exit_status
 
 
-def _report(result: RunResult) -> str:
+def _report(result: pipeline.RunResult) -> str:
     summary = result.summary
     if summary.status == "interrupted":
         return f"interrupted after step {summary.steps}; go on with --run {result.folder}"

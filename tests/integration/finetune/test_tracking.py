@@ -27,7 +27,7 @@ def config_for(uri: str | None) -> FinetuneConfig:
     return FinetuneConfig.model_validate(
         {
             "model": "tiny",
-            "data": {"train": [{"path": "rows.jsonl"}]},
+            "data": {"train": [{"kind": "file", "path": "rows.jsonl"}]},
             "tracking": {"mlflow": uri, "experiment": "tests"},
         }
     )

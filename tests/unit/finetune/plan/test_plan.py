@@ -97,7 +97,7 @@ def test_auto_takes_fp32_on_a_cpu(tmp_path: Path) -> None:
     [
         (40, {"batch_size": 1}, "it fits with train.gradient_checkpointing true"),
         (45, {"batch_size": 4, "gradient_checkpointing": True}, None),
-        (23, {"batch_size": 2, "gradient_checkpointing": True},
+        (26, {"batch_size": 2, "gradient_checkpointing": True},
          "it fits with train.batch_size 1 (and train.accumulation 2, for the same step)"),
         (14, {"batch_size": 1, "gradient_checkpointing": True}, "it fits with precision nf4"),
         (4, {"batch_size": 1}, "no setting makes it fit ("),
