@@ -43,13 +43,15 @@ class Reconciler:
         self._owner = Ownership(shop.store, "finetuning", new_id("reconciler"), OWNER_LEASE_S)
         self._validating: dict[str, asyncio.Task[None]] = {}
         self._swept_at = 0.0
+        self._mine = False
+        self._ask_at = 0.0
 
     async def run(self) -> None:
         """Look after the jobs for as long as this process is the one to do it."""
         try:
             while True:
                 try:
-                    if await asyncio.to_thread(self._owner.hold):
+                    if await self._is_mine():
                         await self.look()
                     elif self._sharing is not None:
                         self._sharing.forget()
@@ -64,6 +66,14 @@ class Reconciler:
             await self._runner.close()
             with suppress(StoreUnavailable):
                 self._owner.leave()
+
+    async def _is_mine(self) -> bool:
+        """Whether this process is the one; asked of the store a few times a lease."""
+        now = time.monotonic()
+        if now >= self._ask_at:
+            self._mine = await asyncio.to_thread(self._owner.hold)
+            self._ask_at = now + OWNER_LEASE_S / 4
+        return self._mine
 
     async def look(self) -> None:
         """Once through all jobs."""
