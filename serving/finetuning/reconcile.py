@@ -14,7 +14,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
 from serving.finetuning.runner import JobRunner
@@ -103,9 +104,7 @@ class Reconciler:
         busy = {job.model for job in jobs if job.id in working}
         if self._sharing is not None:
             await self._sharing.wake_all_but(busy)
-        for job in jobs:
-            if job.id not in wanted or job.id in working:
-                continue
+        for job in turns(jobs, working):
             if len(working) >= self._config.max_parallel:
                 return
             if self._sharing is not None and not await self._sharing.put_to_sleep(job.model):
@@ -129,6 +128,18 @@ class Reconciler:
             _log.exception("job %s could not be validated", job.id)
             error = {"code": "internal_error", "message": "the check failed", "param": None}
             await asyncio.to_thread(self._shop.jobs.refuse, job.id, error)
+
+
+def turns(jobs: Sequence[Job], working: set[str]) -> list[Job]:
+    """Queued jobs in the order in which they start: the oldest first, but the first of each tenant
+    before anybody's second, those under way counted."""
+    seen: Counter[str] = Counter(job.tenant_id for job in jobs if job.id in working)
+    ranked: list[tuple[int, Job]] = []
+    for job in jobs:
+        if job.status == "queued" and job.id not in working:
+            ranked.append((seen[job.tenant_id], job))
+            seen[job.tenant_id] += 1
+    return [job for _, job in sorted(ranked, key=lambda pair: (pair[0], pair[1].id))]
 
 
 def _is_silent(job: Job, now_us: int) -> bool:
