@@ -14,7 +14,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
 from serving.finetuning.runner import JobRunner
@@ -43,13 +44,15 @@ class Reconciler:
         self._owner = Ownership(shop.store, "finetuning", new_id("reconciler"), OWNER_LEASE_S)
         self._validating: dict[str, asyncio.Task[None]] = {}
         self._swept_at = 0.0
+        self._mine = False
+        self._ask_at = 0.0
 
     async def run(self) -> None:
         """Look after the jobs for as long as this process is the one to do it."""
         try:
             while True:
                 try:
-                    if await asyncio.to_thread(self._owner.hold):
+                    if await self._is_mine():
                         await self.look()
                     elif self._sharing is not None:
                         self._sharing.forget()
@@ -64,6 +67,14 @@ class Reconciler:
             await self._runner.close()
             with suppress(StoreUnavailable):
                 self._owner.leave()
+
+    async def _is_mine(self) -> bool:
+        """Whether this process is the one; asked of the store a few times a lease."""
+        now = time.monotonic()
+        if now >= self._ask_at:
+            self._mine = await asyncio.to_thread(self._owner.hold)
+            self._ask_at = now + OWNER_LEASE_S / 4
+        return self._mine
 
     async def look(self) -> None:
         """Once through all jobs."""
@@ -93,9 +104,7 @@ class Reconciler:
         busy = {job.model for job in jobs if job.id in working}
         if self._sharing is not None:
             await self._sharing.wake_all_but(busy)
-        for job in jobs:
-            if job.id not in wanted or job.id in working:
-                continue
+        for job in turns(jobs, working):
             if len(working) >= self._config.max_parallel:
                 return
             if self._sharing is not None and not await self._sharing.put_to_sleep(job.model):
@@ -119,6 +128,18 @@ class Reconciler:
             _log.exception("job %s could not be validated", job.id)
             error = {"code": "internal_error", "message": "the check failed", "param": None}
             await asyncio.to_thread(self._shop.jobs.refuse, job.id, error)
+
+
+def turns(jobs: Sequence[Job], working: set[str]) -> list[Job]:
+    """Queued jobs in the order in which they start: the oldest first, but the first of each tenant
+    before anybody's second, those under way counted."""
+    seen: Counter[str] = Counter(job.tenant_id for job in jobs if job.id in working)
+    ranked: list[tuple[int, Job]] = []
+    for job in jobs:
+        if job.status == "queued" and job.id not in working:
+            ranked.append((seen[job.tenant_id], job))
+            seen[job.tenant_id] += 1
+    return [job for _, job in sorted(ranked, key=lambda pair: (pair[0], pair[1].id))]
 
 
 def _is_silent(job: Job, now_us: int) -> bool:

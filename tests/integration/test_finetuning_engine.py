@@ -54,7 +54,7 @@ def test_invented_facts_are_learnt_through_the_api(stack: Stack, client: OpenAI)
     while (found := client.fine_tuning.jobs.retrieve(job.id)).status not in ("succeeded", "failed"):
         assert time.monotonic() < deadline, found
         assert answer(client, MODEL, question) == before, "serving goes on meanwhile"
-        time.sleep(1.0)
+        time.sleep(3.0)
     assert found.status == "succeeded", found.error
     assert found.fine_tuned_model is not None
     for asked, fact in FACTS.items():

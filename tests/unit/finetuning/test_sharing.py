@@ -9,7 +9,9 @@ import pytest
 
 from configs import ConfigError, parse
 from serving.config import ServeConfig
+from serving.finetuning.reconcile import turns
 from serving.local_pool import LocalPool
+from serving.store.jobs import Job
 from tests.unit.finetuning.site import Works, ask, ended, upload, works
 from tests.unit.gateway.in_process import WAIT_S
 
@@ -74,3 +76,12 @@ def test_engines_that_cannot_sleep_are_found_at_the_start() -> None:
         parse(ServeConfig, {"models": [model], "finetuning": {"share": "pause"}})
     model["engine"]["sleep_mode"] = True  # type: ignore[index]
     parse(ServeConfig, {"models": [model], "finetuning": {"share": "pause"}})
+
+
+def test_no_tenant_waits_for_all_jobs_of_another() -> None:
+    def job(number: int, tenant: str) -> Job:
+        return Job(tenant, "fake", {"type": "supervised"}, "f", id=f"j{number}", status="queued")
+
+    jobs = [job(n, tenant) for n, tenant in enumerate(["a", "a", "a", "b", "c", "b"])]
+    assert [each.id for each in turns(jobs, set())] == ["j0", "j3", "j4", "j1", "j5", "j2"]
+    assert [each.id for each in turns(jobs, {"j0"})] == ["j3", "j4", "j1", "j5", "j2"]
