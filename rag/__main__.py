@@ -6,6 +6,7 @@ python -m rag COMMAND …
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -29,6 +30,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     for register in COMMANDS:
         register(commands)
     args = parser.parse_args(argv)
+    os.environ.setdefault("TQDM_DISABLE", "1")  # bars of the libraries below
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     try:
         return int(args.run(args))
     except (ConfigError, RagError) as exc:
