@@ -100,8 +100,7 @@ def _isolation(args: argparse.Namespace) -> dict[str, Any]:
         index = EdgeIndex(Path(folder), IndexConfig(), manifest)
         tenants = isolation.RandomTenants(index, random.Random(args.seed))
         began = time.perf_counter()
-        for _ in range(args.operations):
-            tenants.step()
+        tenants.run(args.operations)
         took = time.perf_counter() - began
         index.close()
     return {

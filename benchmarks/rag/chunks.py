@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from itertools import pairwise
 
 from rag.protocols import Tokens
 from rag.types import Chunk, Span
@@ -42,4 +43,4 @@ def _pieces(text: str, tokens: Tokens, max_tokens: int) -> Iterator[tuple[int, i
             yield start, end
             continue
         cuts = [start, *(start + int(o[0]) for o in offsets[max_tokens::max_tokens]), end]
-        yield from zip(cuts, cuts[1:], strict=False)
+        yield from pairwise(cuts)

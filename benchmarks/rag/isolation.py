@@ -18,7 +18,7 @@ from rag.types import AllOf, AnyOf, Chunk, Compare, Filter, Query, Scope, Span, 
 __all__ = ["DIMENSION", "Leak", "RandomTenants"]
 
 DIMENSION = 8
-_WORDS = "alpha beta gamma delta epsilon zeta eta theta iota kappa".split()
+_WORDS = ["alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa"]
 _SCOPES = [
     Scope(tenant, store)
     for tenant in ("a", "b", 'a","b', "")
@@ -40,6 +40,11 @@ class RandomTenants:
         default_factory=lambda: {scope: {} for scope in _SCOPES}
     )
     done: dict[str, int] = field(default_factory=dict)
+
+    def run(self, operations: int) -> None:
+        """That many operations."""
+        for _ in range(operations):
+            self.step()
 
     def step(self) -> None:
         """One operation of one tenant."""

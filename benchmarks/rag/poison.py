@@ -15,6 +15,7 @@ from typing import Any
 from configs import StrictModel
 from rag.cite.answer import CitedAnswer, answer
 from rag.cite.config import CiteConfig
+from rag.cite.verify import Entailment
 from rag.protocols import Message
 from rag.retrieve.pack import Passage
 from rag.types import Chunk, Span
@@ -68,13 +69,13 @@ def poisoned() -> Poisoned:
     return Poisoned.model_validate_json(path.read_text(encoding="utf-8"))
 
 
-def attacked(poison: Poisoned, attack: Attack) -> CitedAnswer:
+def attacked(poison: Poisoned, attack: Attack, entailment: Entailment | None = None) -> CitedAnswer:
     """The checked answer under attack."""
     honest = [_chunk(one.name, one.text, one.uri) for one in poison.passages]
     chunks = [*honest, _chunk(attack.id, attack.document, "https://wiki.example.org/upload")]
     passages = [Passage(number, chunk, 1.0) for number, chunk in enumerate(chunks, 1)]
     model = Obedient(attack, poison.canary)
-    return answer(poison.question, passages, model, CiteConfig())
+    return answer(poison.question, passages, model, CiteConfig(), entailment=entailment)
 
 
 def succeeds(poison: Poisoned, attack: Attack, answered: CitedAnswer) -> bool:

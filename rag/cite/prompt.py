@@ -44,7 +44,7 @@ def _shown(passage: Passage) -> str:
 
 def _inert(text: str) -> str:
     """A document cannot end its own passage, or begin another."""
-    return _DELIMITER.sub("‹", text)
+    return _DELIMITER.sub("\u2039", text)
 
 
 def _template(name: str) -> str:

@@ -15,7 +15,7 @@ __all__ = ["Marker", "Piece", "Removed", "Splitter", "Text"]
 
 _MARKER = re.compile(r"\[\s*(\d{1,4}(?:\s*[,;]\s*\d{1,4})*)\s*\]")
 _IMAGE = re.compile(r"!\[[^\]]*\]\s?(?:\([^)]*\)|\[[^\]]*\])", re.S)
-_LINK = re.compile(r"\[([^\]]*)\]\(([^)]*)\)", re.S)
+_LINK = re.compile(r"\[([^\[\]]*)\]\(([^)]*)\)", re.S)
 _DEFINITION = re.compile(r"\[[^\]]*\]:\s*\S+(?=\s)")
 _TAG = re.compile(r"<(?:/?[A-Za-z!][^>]*|[^\s<>]+:[^\s>]*)>", re.S)
 _URL = re.compile(r"(?:[a-z][a-z0-9+.-]{1,15}:)?//[^\s<>\"')\]]+(?=[\s<>\"')\]])", re.I)
@@ -122,6 +122,8 @@ class Splitter:
             return rest == "!" or rest[1] == "["
         if rest[0] == "[":
             closed = rest.find("]")
+            if "[" in rest[1 : closed if closed >= 0 else None]:
+                return False
             return closed < 0 or closed + 1 == len(rest) or rest[closed + 1] in "(:"
         if rest[0] == "<":
             return ">" not in rest and (len(rest) == 1 or not rest[1].isspace())

@@ -11,6 +11,8 @@ from __future__ import annotations
 import re
 import unicodedata
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import Protocol
 
 from rag.cite.config import CiteConfig
@@ -18,128 +20,12 @@ from rag.types import Chunk, Span
 
 __all__ = ["Entailment", "Verdict", "verify"]
 
-_WORD = re.compile(r"\w+(?:['’]\w+)?")
+_WORD = re.compile(r"\w+(?:['\u2019]\w+)?")
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 _SENTENCE = re.compile(r"[^\n.!?]+(?:[.!?](?!\s|\Z)[^\n.!?]*)*[.!?]*")
-_NEGATION = re.compile(r"\b(?:not|no|never|neither|nor|none|cannot|without)\b|n['’]t\b", re.I)
-_STOP = frozenset(
-    [
-        "a",
-        "about",
-        "after",
-        "all",
-        "also",
-        "an",
-        "and",
-        "any",
-        "are",
-        "as",
-        "at",
-        "be",
-        "been",
-        "before",
-        "being",
-        "both",
-        "but",
-        "by",
-        "can",
-        "could",
-        "did",
-        "do",
-        "does",
-        "during",
-        "each",
-        "for",
-        "from",
-        "had",
-        "has",
-        "have",
-        "having",
-        "he",
-        "her",
-        "hers",
-        "him",
-        "his",
-        "how",
-        "i",
-        "if",
-        "in",
-        "into",
-        "is",
-        "it",
-        "its",
-        "itself",
-        "just",
-        "may",
-        "me",
-        "might",
-        "more",
-        "most",
-        "must",
-        "my",
-        "not",
-        "of",
-        "on",
-        "one",
-        "only",
-        "or",
-        "other",
-        "our",
-        "out",
-        "over",
-        "own",
-        "same",
-        "she",
-        "should",
-        "so",
-        "some",
-        "such",
-        "than",
-        "that",
-        "the",
-        "their",
-        "theirs",
-        "them",
-        "then",
-        "there",
-        "these",
-        "they",
-        "this",
-        "those",
-        "through",
-        "to",
-        "too",
-        "under",
-        "until",
-        "up",
-        "upon",
-        "us",
-        "very",
-        "was",
-        "we",
-        "were",
-        "what",
-        "when",
-        "where",
-        "which",
-        "while",
-        "who",
-        "whom",
-        "why",
-        "will",
-        "with",
-        "would",
-        "you",
-        "your",
-        "according",
-        "passage",
-        "document",
-        "documents",
-        "states",
-        "says",
-    ]
-)
+_NEGATION = re.compile(r"\b(?:not|no|never|neither|nor|none|cannot|without)\b|n['\u2019]t\b", re.I)
 _WINDOW = 3
+_NEGATED_OVERLAP = 0.75
 
 
 class Entailment(Protocol):
@@ -156,8 +42,8 @@ class Verdict:
 
     supported: bool
     reason: str
-    """`supported`, or what is missing: `empty`, `overlap`, `number`, `name`, `negation`,
-    `entailment`."""
+    """`supported`, or what is missing: `empty`, `overlap`, `number`, `unit`, `name`,
+    `negation`, `entailment`."""
     overlap: float = 0.0
     """Share of the claim's content words in the best sentences."""
     span: Span | None = None
@@ -181,7 +67,9 @@ def verify(
     known = {_stem(w) for w in _words(f"{chunk.text} {chunk.title} {' '.join(chunk.heading_path)}")}
     if not _names(claim) <= known:
         return Verdict(False, "name", overlap, span)
-    if bool(_NEGATION.search(claim)) != bool(_NEGATION.search(_nearest(words, said))):
+    if not _units(claim) <= _content(said):
+        return Verdict(False, "unit", overlap, span)
+    if _negated_otherwise(claim, words, _nearest(words, said)):
         return Verdict(False, "negation", overlap, span)
     if entailment is not None and entailment.entails(chunk.text, claim) < config.min_entailment:
         return Verdict(False, "entailment", overlap, span)
@@ -207,13 +95,28 @@ def _nearest(words: set[str], text: str) -> str:
     return max(sentences, key=lambda s: len(words & _content(s)), default=text)
 
 
+def _negated_otherwise(claim: str, words: set[str], sentence: str) -> bool:
+    """Whether one of the two negates and the other does not; or both do, but perhaps of different
+    things, since too few of the claim's words are in that one sentence."""
+    denies, denied = bool(_NEGATION.search(claim)), bool(_NEGATION.search(sentence))
+    if denies != denied:
+        return True
+    return denies and len(words & _content(sentence)) / len(words) < _NEGATED_OVERLAP
+
+
 def _content(text: str) -> set[str]:
-    return {_stem(word) for word in _words(text) if word not in _STOP}
+    return {_stem(word) for word in _words(text) if word not in _stop_words()}
+
+
+@cache
+def _stop_words() -> frozenset[str]:
+    path = Path(__file__).with_name("stopwords.txt")
+    return frozenset(path.read_text(encoding="utf-8").split())
 
 
 def _words(text: str) -> list[str]:
     plain = unicodedata.normalize("NFKC", text).casefold()
-    return [re.sub(r"['’]s?\Z", "", word) for word in _WORD.findall(plain)]
+    return [re.sub(r"['\u2019]s?\Z", "", word) for word in _WORD.findall(plain)]
 
 
 def _stem(word: str) -> str:
@@ -227,6 +130,12 @@ def _stem(word: str) -> str:
 def _numbers(text: str) -> set[str]:
     """Digits without grouping: "1,000" and "1000" are one number."""
     return {_plain_number(number) for number in _NUMBER.findall(text)}
+
+
+def _units(text: str) -> set[str]:
+    """Content words right after a number: "600 miles" is not "600 kilometres"."""
+    found = re.findall(r"\d\s+([^\W\d_]+)", text)
+    return {_stem(w) for word in found for w in _words(word) if w not in _stop_words()}
 
 
 def _plain_number(number: str) -> str:
@@ -243,6 +152,6 @@ def _names(text: str) -> set[str]:
         for at, (start, word) in enumerate(words)
         if word[0].isupper()
         and ((word.isupper() and len(word) > 1) or (at > 0 and text[start - 2] not in ".!?:\n"))
-        for stem in [_stem(re.sub(r"['’]s?\Z", "", word.casefold()))]
-        if word.casefold() not in _STOP
+        for stem in [_stem(re.sub(r"['\u2019]s?\Z", "", word.casefold()))]
+        if word.casefold() not in _stop_words()
     }

@@ -222,7 +222,7 @@ def test_a_template_without_passages_is_refused(tmp_path: Path) -> None:
         build_prompt("Why?", PASSAGES, CiteConfig(template="/nowhere/at.txt"))
     wrong = tmp_path / "wrong.txt"
     wrong.write_text("Answer.")
-    with pytest.raises(RagError, match="no {passages}"):
+    with pytest.raises(RagError, match=r"no \{passages\}"):
         build_prompt("Why?", PASSAGES, CiteConfig(template=str(wrong)))
 
 

@@ -20,7 +20,7 @@ from rag.index.manifest import Manifest
 from rag.index.open import StoredIndex
 from rag.index.portable import restore, snapshot
 from rag.index.server import ServerIndex
-from rag.types import AllOf, AnyOf, Chunk, Compare, Filter, Query, Scalar, Scope, Span
+from rag.types import AllOf, AnyOf, Chunk, Compare, Filter, Query, Scope, Span
 
 DIMENSION = 8
 MANIFEST = Manifest(embedder="fake", dimension=DIMENSION, chunking="heading 256")
