@@ -20,17 +20,22 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from benchmarks.rag import data, isolation, latency, poison, quality
 from benchmarks.rag.cache import CachedEmbedder
 from rag.embed.config import SentenceTransformersConfig
-from rag.embed.local import LocalEmbedder
 from rag.generate import GenerateConfig, HttpGenerator
 from rag.index.config import Bm25Config, HnswConfig, IndexConfig
 from rag.index.edge import EdgeIndex
 from rag.index.manifest import Manifest
-from rag.protocols import Generator
+from rag.protocols import Embedder, Generator, TokenVectors
+
+
+
+class Local(Embedder, TokenVectors, Protocol):
+    """What an embedder in this process gives."""
+
 
 RESULTS = Path(__file__).parents[1] / "results" / "rag.json"
 SETS: dict[str, Callable[[Path], data.Labelled]] = {
@@ -117,7 +122,9 @@ def _poison(args: argparse.Namespace) -> dict[str, Any]:
     return poison.measure()
 
 
-def _local(model: str) -> LocalEmbedder:
+def _local(model: str) -> Local:
+    from rag.embed.local import LocalEmbedder
+
     home = Path(os.environ.get("CORRAL_HOME", "~/.corral")).expanduser()
     return LocalEmbedder(SentenceTransformersConfig(model=model), home / "models")
 

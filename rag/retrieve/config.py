@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from configs import StrictModel
 
-__all__ = ["FusionConfig", "RetrieveConfig", "RewriteConfig"]
+__all__ = ["CrossEncoderConfig", "FusionConfig", "RetrieveConfig", "RewriteConfig"]
 
 
 class FusionConfig(StrictModel):
@@ -40,6 +40,16 @@ class RewriteConfig(StrictModel):
     """Of one generation."""
 
 
+class CrossEncoderConfig(StrictModel):
+    """A reranker behind an endpoint."""
+
+    url: str = "http://127.0.0.1:8000/v1"
+    model: str = "reranker"
+    api_key_env: str = "CORRAL_API_KEY"
+    """The environment variable that holds the key."""
+    timeout_s: float = Field(30.0, gt=0)
+
+
 class RetrieveConfig(StrictModel):
     """Fusion, reranking, packing."""
 
@@ -49,8 +59,9 @@ class RetrieveConfig(StrictModel):
     fusion: FusionConfig = FusionConfig()
     rewrite: RewriteConfig = RewriteConfig()
     rerank: Literal["none", "maxsim", "cross_encoder"] = "none"
-    """`maxsim`: late interaction with the embedder's token vectors. `cross_encoder`: the reranker
-    that the caller supplies."""
+    """`maxsim`: late interaction with the embedder's token vectors. `cross_encoder`: the model
+    below."""
+    cross_encoder: CrossEncoderConfig = CrossEncoderConfig()
     rerank_candidates: int = Field(30, ge=1)
     rerank_weight: float = Field(0.5, ge=0, le=1)
     """Of the reranker's score against the fused one; 1 ranks by the reranker alone."""
