@@ -11,6 +11,8 @@ RagError
 ├── IndexUnavailable    (also OSError) the vector index cannot be opened or does not answer
 ├── BadFilter           (also ValueError) a metadata filter that has no meaning
 ├── IndexMismatch       (also ValueError) the index was made with another embedder or chunking
+├── LedgerBusy          (also BlockingIOError) another process is ingesting
+├── LedgerUnavailable   (also OSError) the record of what was ingested cannot be opened
 └── MissingExtra        (also ImportError) an optional package is not installed
 """
 
@@ -67,6 +69,14 @@ class IndexMismatch(RagError, ValueError):
 
 class BadFilter(RagError, ValueError):
     """A filter that cannot be applied; the message names the condition."""
+
+
+class LedgerBusy(RagError, BlockingIOError):
+    """Another process writes the same ledger."""
+
+
+class LedgerUnavailable(RagError, OSError):
+    """The ledger is damaged, or lies where it cannot be written."""
 
 
 class MissingExtra(RagError, ImportError):

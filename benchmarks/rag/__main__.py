@@ -20,17 +20,17 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from benchmarks.rag import data, isolation, latency, poison, quality
 from benchmarks.rag.cache import CachedEmbedder
 from rag.embed.config import SentenceTransformersConfig
+from rag.embed.open import open_embedder
 from rag.generate import GenerateConfig, HttpGenerator
 from rag.index.config import Bm25Config, HnswConfig, IndexConfig
 from rag.index.edge import EdgeIndex
 from rag.index.manifest import Manifest
 from rag.protocols import Embedder, Generator, TokenVectors
-
 
 
 class Local(Embedder, TokenVectors, Protocol):
@@ -123,10 +123,9 @@ def _poison(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _local(model: str) -> Local:
-    from rag.embed.local import LocalEmbedder
-
     home = Path(os.environ.get("CORRAL_HOME", "~/.corral")).expanduser()
-    return LocalEmbedder(SentenceTransformersConfig(model=model), home / "models")
+    embedder: Any = open_embedder(SentenceTransformersConfig(model=model), home)
+    return cast(Local, embedder)
 
 
 def _generator(args: argparse.Namespace) -> Generator | None:

@@ -6,6 +6,7 @@ import hashlib
 import sqlite3
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,14 +37,13 @@ class CachedEmbedder:
 
     def encode(self, texts: Sequence[str], kind: EmbedKind = "document") -> Vectors:
         rows = self._through(
-            texts, kind, np.dtype("<f4"), lambda missing: self._embedder.encode(missing, kind)
+            texts, kind, np.dtype("<f4"), lambda missing: list(self._embedder.encode(missing, kind))
         )
         return np.stack([row[0] for row in rows]) if rows else np.zeros((0, self.dimension), "<f4")
 
     def encode_tokens(self, texts: Sequence[str]) -> list[Vectors]:
-        embedder = self._embedder
-        assert hasattr(embedder, "encode_tokens"), f"{self.name} gives no token vectors"
-        source: TokenVectors = embedder
+        assert hasattr(self._embedder, "encode_tokens"), f"{self.name} gives no token vectors"
+        source = cast(TokenVectors, self._embedder)
         rows = self._through(texts, "tokens", np.dtype("<f2"), source.encode_tokens)
         return [row.astype(np.float32) for row in rows]
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from rag.index.open import StoredIndex
-from rag.types import AllOf, AnyOf, Chunk, Compare, Filter, Query, Scope, Span, Vectors
+from rag.types import AllOf, AnyOf, Chunk, Compare, Filter, Query, Scalar, Scope, Span, Vectors
 
 __all__ = ["DIMENSION", "Leak", "RandomTenants"]
 
@@ -124,7 +124,7 @@ class RandomTenants:
     def _chunk(self) -> Chunk:
         words = self.random.choice(_WORDS), self.random.choice(_WORDS)
         text = " ".join(words)
-        metadata = {"owner": words[0], "n": len(text)}
+        metadata: dict[str, Scalar] = {"owner": words[0], "n": len(text)}
         parent = self.random.random() < 0.1
         return Chunk(
             self._document(), Span(0, len(text)), text, 0, is_parent=parent, metadata=metadata

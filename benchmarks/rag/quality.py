@@ -106,7 +106,7 @@ def measure(prepared: Prepared, generator: Generator | None, generated: int) -> 
 
 def bm25_agreement(prepared: Prepared, k: int = 10) -> dict[str, float]:
     """nDCG@k of the index's BM25 and of bm25s over the same tokens, ranking chunks' documents."""
-    import bm25s
+    import bm25s  # type: ignore[import-untyped]
 
     average, tokens = _tokens(prepared)
     oracle = bm25s.BM25(method="lucene", k1=1.2, b=0.75)

@@ -1,9 +1,13 @@
-"""A sentence-transformers model in this process. Imports torch."""
+"""A sentence-transformers model in this process. The one file here that loads torch.
+
+The pipeline's own modules run on ids that were tokenised once, in passes of texts of like
+length, which spares most of the padding.
+"""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,105 +15,127 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from sentence_transformers import SentenceTransformer
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 
 from rag.embed.config import SentenceTransformersConfig
+from rag.embed.tokenizer import ModelTokens
 from rag.errors import EmbedderUnavailable, TextTooLong
 from rag.protocols import EmbedKind
 from rag.types import Vectors
 
 __all__ = ["LocalEmbedder"]
 
+_PASS_TOKENS_ON_CPU = 1024
+"""Longer passes are no faster per token on a CPU, and take more memory."""
+
 
 class LocalEmbedder:
-    """`Embedder` and `TokenVectors`. Nothing is truncated: a longer text is an error."""
+    """Implements `Embedder` and `TokenVectors`."""
 
-    def __init__(self, config: SentenceTransformersConfig, models: Path) -> None:
-        """Load `config.model`, a folder or a name under `models`. Raises EmbedderUnavailable."""
-        folder = Path(config.model) if Path(config.model).is_dir() else models / config.model
-        if not (folder / "tokenizer.json").is_file():
-            raise EmbedderUnavailable(
-                f"no embedding model in {folder}: `corral models prepare {config.model}`, or set "
-                "`embed.model` to a folder that has one"
+    def __init__(self, folder: Path, config: SentenceTransformersConfig) -> None:
+        """Load it. Raises EmbedderUnavailable."""
+        try:
+            device = config.device
+            if device == "auto":
+                device = "cuda" if torch.cuda.is_available() else "cpu"
+            self._model: Any = SentenceTransformer(
+                str(folder), device=device, local_files_only=True
             )
-        self._batch_tokens = config.batch_tokens
-        device = None if config.device == "auto" else config.device
-        self._model = SentenceTransformer(str(folder), device=device, local_files_only=True)
+        except (OSError, ValueError, RuntimeError, KeyError) as exc:
+            raise EmbedderUnavailable(
+                f"{folder} cannot be loaded as a sentence-transformers model: {exc}"
+            ) from exc
         self._model.eval()
-        self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-        self._tokenizer.no_truncation()
-        self._tokenizer.no_padding()
-        self.name = folder.name
-        self.dimension = _dimension(self._model)
-        self._limit = _limit(folder)
-        self.max_tokens = self._limit - self._tokenizer.num_special_tokens_to_add(False)
+        self._device = device
+        backend = getattr(self._model.tokenizer, "backend_tokenizer", None)
+        if backend is None:
+            raise EmbedderUnavailable(f"{folder} has no fast tokenizer (tokenizer.json)")
+        self._tokens = ModelTokens(
+            Tokenizer.from_str(backend.to_str()), int(self._model.max_seq_length)
+        )
+        self._name = folder.name
+        self._pad = int(self._model.tokenizer.pad_token_id or 0)
+        self._typed = "token_type_ids" in self._model.tokenizer.model_input_names
+        self._prompts = {kind: self._prompt(kind) for kind in ("document", "query")}
+        self._pass_tokens = min(
+            config.batch_tokens, _PASS_TOKENS_ON_CPU if device == "cpu" else config.batch_tokens
+        )
+        self._one_pass = threading.Lock()
+
+    @property
+    def name(self) -> str:
+        """The folder's name and the prompt that documents get, if any."""
+        prompt = self._prompts["document"]
+        return f"{self._name}+{prompt!r}" if prompt else self._name
+
+    @property
+    def dimension(self) -> int:
+        return int(self._model.get_embedding_dimension())
+
+    @property
+    def max_tokens(self) -> int:
+        """What texts may have; the longer prompt's tokens are taken off."""
+        return self._tokens.max_tokens - max(self._tokens.count_tokens([*self._prompts.values()]))
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
-        return [len(encoding.ids) for encoding in encodings]
+        """See `Tokens.count_tokens`."""
+        return self._tokens.count_tokens(texts)
 
     def token_spans(self, texts: Sequence[str]) -> list[NDArray[np.int64]]:
-        encodings = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
-        return [np.array(e.offsets, np.int64).reshape(-1, 2) for e in encodings]
+        """See `Tokens.token_spans`."""
+        return self._tokens.token_spans(texts)
 
     def encode(self, texts: Sequence[str], kind: EmbedKind = "document") -> Vectors:
-        found = np.zeros((len(texts), self.dimension), np.float32)
-        for rows, output, _ in self._passes(texts):
-            vectors = torch.nn.functional.normalize(output["sentence_embedding"].float(), dim=-1)
-            found[rows] = vectors.cpu().numpy()
+        """See `Embedder.encode`."""
+        found = np.empty((len(texts), self.dimension), np.float32)
+        prompt = self._prompts[kind]
+        for rows, features in self._passes([prompt + text for text in texts]):
+            vectors = features["sentence_embedding"].float()
+            found[rows] = torch.nn.functional.normalize(vectors, dim=-1).cpu().numpy()
         return found
 
     def encode_tokens(self, texts: Sequence[str]) -> list[Vectors]:
-        found: list[Vectors] = [np.zeros((0, self.dimension), np.float32)] * len(texts)
-        for rows, output, special in self._passes(texts):
-            vectors = torch.nn.functional.normalize(output["token_embeddings"].float(), dim=-1)
-            kept = vectors.cpu().numpy()
-            for at, row in enumerate(rows):
-                found[row] = kept[at, : len(special[at])][~special[at]]
+        """See `TokenVectors.encode_tokens`; special tokens are left out."""
+        found: list[Vectors] = [np.empty((0, 0), np.float32)] * len(texts)
+        special = set(self._model.tokenizer.all_special_ids)
+        for rows, features in self._passes(texts):
+            vectors = torch.nn.functional.normalize(features["token_embeddings"].float(), dim=-1)
+            ids = features["input_ids"].cpu().numpy()
+            kept = (features["attention_mask"].cpu().numpy() == 1) & ~np.isin(ids, list(special))
+            for row, matrix, mask in zip(rows, vectors.cpu().numpy(), kept, strict=True):
+                found[row] = np.ascontiguousarray(matrix[mask])
         return found
 
-    def _passes(
-        self, texts: Sequence[str]
-    ) -> Iterator[tuple[list[int], dict[str, Any], list[NDArray[np.bool_]]]]:
-        """Batches of texts of about one length, through the model: rows, output, special tokens."""
-        encodings = self._tokenizer.encode_batch_fast(list(texts))
-        for row, encoding in enumerate(encodings):
-            if len(encoding.ids) > self._limit:
-                raise TextTooLong(
-                    f"text {row} has {len(encoding.ids)} tokens and {self.name} takes "
-                    f"{self._limit}: split it smaller (`split.max_tokens`)"
-                )
-        order = sorted(range(len(texts)), key=lambda row: -len(encodings[row].ids))
+    def _passes(self, texts: Sequence[str]) -> Any:
+        """(rows, features) of each pass; like lengths together, the longest first."""
+        encoded = self._tokens.tokenizer.encode_batch_fast(list(texts))
+        lengths = [len(one) for one in encoded]
+        most = int(self._model.max_seq_length)
+        if lengths and max(lengths) > most:
+            raise TextTooLong(
+                f"a text has {max(lengths)} tokens, {self._name} takes {most}: split it smaller"
+            )
+        order = sorted(range(len(texts)), key=lengths.__getitem__, reverse=True)
         at = 0
         while at < len(order):
-            width = len(encodings[order[at]].ids)
-            rows = order[at : at + max(1, self._batch_tokens // width)]
-            at += len(rows)
-            ids = torch.zeros((len(rows), width), dtype=torch.long)
-            mask = torch.zeros_like(ids)
-            for line, row in enumerate(rows):
-                length = len(encodings[row].ids)
-                ids[line, :length] = torch.tensor(encodings[row].ids)
-                mask[line, :length] = 1
-            inputs = {"input_ids": ids, "attention_mask": mask}
-            with torch.inference_mode():
-                output = self._model({k: v.to(self._model.device) for k, v in inputs.items()})
-            special = [np.array(encodings[row].special_tokens_mask, np.bool_) for row in rows]
-            yield rows, output, special
+            count = max(1, self._pass_tokens // max(1, lengths[order[at]]))
+            rows = order[at : at + count]
+            with self._one_pass, torch.inference_mode():
+                yield rows, self._model(self._features([encoded[row] for row in rows]))
+            at += count
 
+    def _features(self, batch: Sequence[Encoding]) -> dict[str, torch.Tensor]:
+        shape = (len(batch), max(len(one) for one in batch))
+        ids = np.full(shape, self._pad, np.int64)
+        mask = np.zeros(shape, np.int64)
+        for row, one in enumerate(batch):
+            ids[row, : len(one)] = one.ids
+            mask[row, : len(one)] = 1
+        arrays = {"input_ids": ids, "attention_mask": mask}
+        if self._typed:
+            arrays["token_type_ids"] = np.zeros(shape, np.int64)
+        return {name: torch.from_numpy(one).to(self._device) for name, one in arrays.items()}
 
-def _dimension(model: SentenceTransformer) -> int:
-    dimension = model.get_embedding_dimension()
-    assert dimension is not None
-    return int(dimension)
-
-
-def _limit(folder: Path) -> int:
-    """Tokens in one input, special ones included, as the model's card has it."""
-    path = folder / "sentence_bert_config.json"
-    if path.is_file():
-        limit = json.loads(path.read_text(encoding="utf-8")).get("max_seq_length")
-        if limit is not None:
-            return int(limit)
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    return int(config["max_position_embeddings"])
+    def _prompt(self, kind: str) -> str:
+        prompts = self._model.prompts or {}
+        return str(prompts.get(kind) or prompts.get(self._model.default_prompt_name or "") or "")

@@ -16,3 +16,5 @@ class IngestConfig(StrictModel):
     """Chunks embedded and stored together, across files."""
     remove_missing: bool = True
     """Files that an ingested folder no longer has disappear from the index."""
+    retry_failed: bool = False
+    """Whether files that failed are parsed again although they did not change."""

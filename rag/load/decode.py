@@ -17,6 +17,12 @@ _BOMS = (
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
 _SAMPLE = 1 << 16
+_PLAUSIBLE = frozenset(
+    ("big5", "cp1250", "cp1251", "cp1253", "cp1255", "cp1256", "cp932", "cp949", "euc_jp", "euc_kr",
+     "gb18030", "gb2312", "gbk", "koi8_r", "koi8_u", "shift_jis")
+)  # fmt: skip
+"""Encodings that files are still found in. On short texts the guess is often another, such as
+one of old Macs, and wrong."""
 _FEW = 0.01
 """Up to this share of broken bytes a text is taken for UTF-8 with damage."""
 
@@ -51,4 +57,6 @@ def _guess(data: bytes) -> str:
     from charset_normalizer import from_bytes
 
     best = from_bytes(data[:_SAMPLE]).best()
-    return "cp1252" if best is None else best.encoding
+    if best is None or "cp1252" in best.could_be_from_charset:
+        return "cp1252"
+    return best.encoding if best.encoding in _PLAUSIBLE else "cp1252"

@@ -14,7 +14,7 @@ from rag.errors import RagError
 from rag.index.config import IndexConfig
 from rag.index.edge import EdgeIndex
 from rag.index.manifest import Manifest
-from rag.protocols import Message
+from rag.protocols import Message, Reranker
 from rag.retrieve.config import FusionConfig, RetrieveConfig, RewriteConfig
 from rag.retrieve.diversity import mmr, without_duplicates
 from rag.retrieve.fusion import Ranked, dbsf, fuse, rrf
@@ -127,7 +127,11 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EdgeIndex]:
 def search(index: EdgeIndex, question: str, **changes: object) -> list[str]:
     config = RetrieveConfig.model_validate(changes)
     embedder = FakeEmbedder()
-    reranker = {"maxsim": MaxSimReranker(embedder), "cross_encoder": Overlap()}.get(config.rerank)
+    rerankers: dict[str, Reranker] = {
+        "maxsim": MaxSimReranker(embedder),
+        "cross_encoder": Overlap(),
+    }
+    reranker = rerankers.get(config.rerank)
     found = Retriever(index, embedder, config, reranker=reranker).search(SCOPE, question)
     return [one.chunk.text for one in found.hits]
 
