@@ -12,13 +12,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from configs import ConfigError
+from rag import query_command
 from rag.errors import RagError
 from rag.ingest import command as ingest
 
 Register = Callable[["argparse._SubParsersAction[Any]"], None]
 """Adds one subcommand's parser and sets its `run` default: `(args) -> int`, the exit status."""
 
-COMMANDS: tuple[Register, ...] = (ingest.register,)
+COMMANDS: tuple[Register, ...] = (ingest.register, query_command.register)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

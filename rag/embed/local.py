@@ -95,13 +95,15 @@ class LocalEmbedder:
         return found
 
     def encode_tokens(self, texts: Sequence[str]) -> list[Vectors]:
-        """See `TokenVectors.encode_tokens`; special tokens are among them."""
+        """See `TokenVectors.encode_tokens`; special tokens are left out."""
         found: list[Vectors] = [np.empty((0, 0), np.float32)] * len(texts)
+        special = set(self._model.tokenizer.all_special_ids)
         for rows, features in self._passes(texts):
             vectors = torch.nn.functional.normalize(features["token_embeddings"].float(), dim=-1)
-            lengths = features["attention_mask"].sum(dim=1).tolist()
-            for row, matrix, length in zip(rows, vectors.cpu().numpy(), lengths, strict=True):
-                found[row] = np.ascontiguousarray(matrix[:length])
+            ids = features["input_ids"].cpu().numpy()
+            kept = (features["attention_mask"].cpu().numpy() == 1) & ~np.isin(ids, list(special))
+            for row, matrix, mask in zip(rows, vectors.cpu().numpy(), kept, strict=True):
+                found[row] = np.ascontiguousarray(matrix[mask])
         return found
 
     def _passes(self, texts: Sequence[str]) -> Any:

@@ -20,7 +20,7 @@ from rag.index.manifest import Manifest
 from rag.index.open import StoredIndex
 from rag.index.portable import restore, snapshot
 from rag.index.server import ServerIndex
-from rag.types import AllOf, AnyOf, Chunk, Compare, Filter, Query, Scalar, Scope, Span
+from rag.types import AllOf, AnyOf, Chunk, Compare, Filter, Query, Scope, Span
 
 DIMENSION = 8
 MANIFEST = Manifest(embedder="fake", dimension=DIMENSION, chunking="heading 256")
@@ -217,9 +217,8 @@ def test_filters(index: StoredIndex, filter: Filter, names: str) -> None:
     "key", ["scope", "a.b", "a[]", 'quo"te', "x_61", "ключ", "", "meta.scope", "a b"]
 )
 def test_any_key_filters_on_metadata_alone(index: StoredIndex, key: str) -> None:
-    index.upsert(
-        ALICE, [chunk("with", **{key: "v"}), chunk("without")], np.ones((2, DIMENSION), np.float32)
-    )
+    with_key = replace(chunk("with"), metadata={key: "v"}, id="")
+    index.upsert(ALICE, [with_key, chunk("without")], np.ones((2, DIMENSION), np.float32))
     assert found(index, ALICE, Compare("eq", key, "v")) == {"with"}
     assert found(index, ALICE, Compare("ne", key, "v")) == {"without"}
 
