@@ -121,7 +121,8 @@ class LocalEmbedder:
             count = max(1, self._pass_tokens // max(1, lengths[order[at]]))
             rows = order[at : at + count]
             with self._one_pass, torch.inference_mode():
-                yield rows, self._model(self._features([encoded[row] for row in rows]))
+                features = self._model(self._features([encoded[row] for row in rows]))
+            yield rows, features
             at += count
 
     def _features(self, batch: Sequence[Encoding]) -> dict[str, torch.Tensor]:
