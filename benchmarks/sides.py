@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -83,18 +84,18 @@ class Side:
     def processes(self) -> list[psutil.Process]:
         """All that were started for this side; none for a given url.
 
-        Found by a mark in their environment: Ray detaches some from their parents.
+        Found by a mark in their environment, since Ray detaches some from their parents, and
+        below those, since a process that renames itself writes over its environment.
         """
         if not self._mark:
             return []
-        found = []
+        found: dict[int, psutil.Process] = {}
         for process in psutil.process_iter():
-            try:
+            with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied, OSError):
                 if process.environ().get(MARK) == self._mark:
-                    found.append(process)
-            except (psutil.NoSuchProcess, psutil.AccessDenied, OSError):
-                continue
-        return found
+                    below = process.children(recursive=True)
+                    found |= {each.pid: each for each in (process, *below)}
+        return list(found.values())
 
     def cpu_s(self) -> float:
         """CPU seconds that the processes have used, those of ended children included."""

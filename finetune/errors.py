@@ -4,6 +4,8 @@ FinetuneError
 ├── BadData               (also ValueError) rows that cannot be trained on; `faults` has them all
 ├── SourceUnreadable      (also OSError) a file or a Hub data set that cannot be read at all
 ├── MissingExtra          (also ImportError) an optional package is not installed
+├── ModelUnavailable      (also LookupError) the base model's weights are not there, or of no use
+├── RunConflict           (also RuntimeError) the run's folder holds another run, or is in use
 ├── TokenizerUnavailable  (also LookupError) no tokenizer or no chat template where one is needed
 └── Unrenderable          (also ValueError) the chat template cannot render or mask this example
 """
@@ -39,6 +41,14 @@ class MissingExtra(FinetuneError, ImportError):
 
 class TokenizerUnavailable(FinetuneError, LookupError):
     """The base model's tokenizer, or its chat template, was not found."""
+
+
+class ModelUnavailable(FinetuneError, LookupError):
+    """The base model cannot be loaded or trained; the message says why and the mend."""
+
+
+class RunConflict(FinetuneError, RuntimeError):
+    """The folder of the run cannot be used for it."""
 
 
 class Unrenderable(FinetuneError, ValueError):

@@ -67,8 +67,8 @@ class VllmConfig(StrictModel):
     """Path of a Jinja file that replaces the tokenizer's own template."""
     lora: LoraConfig = LoraConfig()
     """LoRA adapters."""
-    omp_threads: int | None = None
-    """Threads of the CPU engine; by default all cores."""
+    omp_threads: int | None = Field(None, ge=1)
+    """Threads of the CPU engine; by default as many as cores."""
     extra_args: dict[str, Any] = {}
     """Any other `vllm serve` option, by its Python name (`swap_space: 4`); vLLM validates it."""
 

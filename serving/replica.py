@@ -6,6 +6,8 @@ Ray decides who answers; the bytes travel over this replica's own socket.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
 import os
 import socket
 import time
@@ -14,6 +16,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import ray
 from ray import serve
 from starlette.types import ASGIApp
@@ -27,11 +30,12 @@ from serving.leases import LeaseBook, TicketDoor
 from serving.loopback import confine
 from serving.progress import Progress
 
-IDLE_PROBE_S = 8.0
+IDLE_PROBE_S = 6.0
 """Time between two probes by Serve of an engine that nobody uses: each wakes it up, and vLLM's
 worker spins for a second after it has worked."""
 FATAL_STALLS = 3
-"""Failed health checks in a row after which Serve replaces a replica."""
+"""Failed probes in a row after which a replica ends."""
+_log = logging.getLogger(__name__)
 
 
 class Replica:
@@ -49,8 +53,7 @@ class Replica:
         self._paths: dict[str, Path] = {}
         self._refused: dict[str, str] = {}
         self._probed_at = 0.0
-        self._stalls = 0
-        self._ending: asyncio.Task[None] | None = None
+        self._trial: asyncio.Task[None] | None = None
         progress = Progress(Path(runtime_dir), config.name)
         spec = EngineSpec(model=config.name, weights=Path(weights) if weights else None)
         self._engine = build_engine(spec, config.engine)
@@ -134,22 +137,42 @@ class Replica:
         self._probed_at = time.monotonic()
 
     async def check_health(self) -> None:
-        """Called by Serve; three failures in a row and it replaces this replica.
+        """Called by Serve, whose own patience is for a process that does not answer at all.
 
-        With the third the engine is ended here: requests that hang on it fail now and go to
-        another replica, and its processes do not outlive this one, even if they are stopped.
+        An engine that stalls is put on trial: see `_end_unless_it_moves`.
         """
-        unused = not self._book.running and self._stalls == 0
-        if unused and time.monotonic() - self._probed_at < IDLE_PROBE_S:
+        idle = not self._book.running and time.monotonic() - self._probed_at < IDLE_PROBE_S
+        if idle or self._trial is not None:
             return
         try:
-            await self.probe(self._config.replicas.health_timeout_s * 0.8)
-        except EngineStalled:
-            self._stalls += 1
-            if self._stalls == FATAL_STALLS:
-                self._ending = asyncio.create_task(self._thread.stop())
-            raise
-        self._stalls = 0
+            await self.probe(self._probe_s)
+        except EngineStalled as exc:
+            _log.warning("%s", exc)
+            self._trial = asyncio.create_task(self._end_unless_it_moves())
+
+    async def _end_unless_it_moves(self) -> None:
+        """Probe again at once; after `FATAL_STALLS` in a row this process ends.
+
+        Requests that hang on the engine fail then and go to another replica, and Serve starts a
+        new one. The engine is not asked to stop, since it would not hear: it is killed.
+        """
+        for _ in range(FATAL_STALLS - 1):
+            try:
+                await self._thread.call(self._engine.probe(self._probe_s))
+            except EngineStalled as exc:
+                _log.warning("%s", exc)
+            else:
+                self._trial = None
+                return
+        for process in psutil.Process().children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        Path(self._uds).unlink(missing_ok=True)
+        os._exit(1)
+
+    @property
+    def _probe_s(self) -> float:
+        return self._config.replicas.health_timeout_s * 0.8
 
     async def __del__(self) -> None:
         thread = getattr(self, "_thread", None)

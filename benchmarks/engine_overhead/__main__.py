@@ -1,6 +1,7 @@
 """Output tokens a second through corral and through vLLM's own server:
 
     python -m benchmarks.engine_overhead --set rounds=5
+    python -m benchmarks.engine_overhead --set neighbours=1   # with a core kept busy beside
 
 Both are loaded, one generates at a time. Exit status 0 whatever the figures, unless
 `--enforce` is given and the bar is not met.
@@ -9,9 +10,11 @@ Both are loaded, one generates at a time. Exit status 0 whatever the figures, un
 from __future__ import annotations
 
 import argparse
+import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean, median
@@ -84,7 +87,18 @@ def _run(config: OverheadConfig, logs: Path) -> tuple[dict[str, float], list[Mea
         for side in started:
             print(f"{side.name}: ready after {side.ready_s:.0f} s", file=sys.stderr, flush=True)
         idle = {side.name: side.idle_cpu_share(5.0) for side in started}
-        return idle, run_rounds(started, spec, config.rounds, _progress)
+        with _neighbours(config.neighbours):
+            return idle, run_rounds(started, spec, config.rounds, _progress)
+
+
+@contextmanager
+def _neighbours(count: int) -> Iterator[None]:
+    with ExitStack() as stack:
+        for _ in range(count):
+            busy = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+            stack.callback(busy.wait)
+            stack.callback(busy.kill)
+        yield
 
 
 def _progress(run: Measurement) -> None:

@@ -31,6 +31,8 @@ class OverheadConfig(StrictModel):
     warmup_s: float = Field(10.0, ge=0)
     bar: float = 0.97
     """Share of vLLM's own output tokens a second that corral must reach."""
+    neighbours: int = Field(0, ge=0)
+    """Processes that keep a core busy each beside whatever is measured."""
     start_timeout_s: float = 400.0
     corral_overrides: tuple[str, ...] = ()
     """More `--set` values for `corral serve`."""
@@ -68,7 +70,9 @@ def sides(config: OverheadConfig) -> list[SideConfig]:
 def vllm_environment(engine: dict[str, Any]) -> dict[str, str]:
     """What corral tells vLLM by the environment, for vLLM's own server."""
     uni = (engine.get("extra_args") or {}).get("distributed_executor_backend") == "uni"
+    threads = engine.get("omp_threads") or len(os.sched_getaffinity(0))
     return {
+        "OMP_NUM_THREADS": str(threads),
         "VLLM_CPU_KVCACHE_SPACE": str(engine.get("cpu_kv_cache_gib", 1)),
         "VLLM_LOGGING_LEVEL": "WARNING",
         "VLLM_NO_USAGE_STATS": "1",

@@ -21,7 +21,7 @@ from starlette.types import ASGIApp
 from serving.config import VllmConfig
 from serving.engines.adapter_values import check_values
 from serving.engines.base import AdapterRef, EngineSpec
-from serving.engines.vllm_options import command_line, environment
+from serving.engines.vllm_options import command_line, cpu_environment, environment
 from serving.errors import AdapterRefused, EngineStalled, ModelUnavailable
 from serving.request_scope import SCOPE
 from serving.starvation import run_queue_waits, starved
@@ -57,8 +57,12 @@ class VllmEngine:
         """
         os.environ.update(environment(self._config) | os.environ)
         from vllm.engine.arg_utils import AsyncEngineArgs
+        from vllm.platforms import current_platform
         from vllm.v1.engine.async_llm import AsyncLLM
 
+        if current_platform.is_cpu():
+            # Over what is there: Ray gives a worker that claims no whole core a single thread.
+            os.environ.update(cpu_environment(self._config))
         build_app, init_app_state = _entrypoints()
         args = _parse_args(self._spec, self._config)
         before = set(psutil.Process().children(recursive=True))

@@ -1,4 +1,4 @@
-"""`FinetuneConfig`: one fine-tuning run, one YAML file in `configs/finetune/`."""
+"""What is learnt from."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from configs import StrictModel
-
-__all__ = ["DataConfig", "FileSource", "FinetuneConfig", "Format", "HubSource", "SourceConfig"]
 
 Format = Literal["messages", "prompt_completion", "alpaca", "sharegpt", "preference"]
 
@@ -88,14 +86,3 @@ class DataConfig(StrictModel):
                 f"chat_template_kwargs cannot set {', '.join(sorted(reserved))}: the data does"
             )
         return self
-
-
-class FinetuneConfig(StrictModel):
-    """One run."""
-
-    model: str = Field(min_length=1)
-    """The base model: a folder, or the name of a prepared one in `$CORRAL_HOME/models/`."""
-    seed: int = Field(0, ge=0, lt=2**64)
-    """Decides the order of the examples. The split does not depend on it."""
-    data: DataConfig = DataConfig()
-    """What to learn from."""
