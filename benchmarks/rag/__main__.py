@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -58,8 +59,11 @@ def _quality(args: argparse.Namespace) -> dict[str, Any]:
     found: dict[str, Any] = {"embedder": embedder.name, "sets": {}}
     for name in args.sets:
         with tempfile.TemporaryDirectory(prefix="corral-quality-") as folder:
-            prepared = quality.prepare(SETS[name](args.data / name), embedder, Path(folder) / "i")
-            found["sets"][name] = quality.measure(prepared, generator, args.generated)
+            labelled = _first(SETS[name](args.data / name), args.questions)
+            prepared = quality.prepare(labelled, embedder, Path(folder) / "i")
+            found["sets"][name] = quality.measure(
+                prepared, args.configurations, generator, args.generated
+            )
             if name == "cranfield":
                 found["bm25_against_bm25s"] = _agreement(prepared, Path(folder))
             prepared.index.close()
@@ -67,8 +71,15 @@ def _quality(args: argparse.Namespace) -> dict[str, Any]:
             again = quality.prepare(prepared.labelled, embedder, Path(folder) / "g", graph)
             found["sets"][name]["hnsw"] = quality.hnsw_recall(again)
             again.index.close()
-        print(name, json.dumps(found["sets"][name], indent=1), flush=True)
     return found
+
+
+def _first(labelled: data.Labelled, count: int | None) -> data.Labelled:
+    """The set with every nth question, so that about `count` are left; all of them if None."""
+    if count is None or count >= len(labelled.questions):
+        return labelled
+    every = -(-len(labelled.questions) // count)
+    return replace(labelled, questions=labelled.questions[::every])
 
 
 def _agreement(prepared: quality.Prepared, folder: Path) -> dict[str, Any]:
@@ -92,10 +103,10 @@ def _latency(args: argparse.Namespace) -> dict[str, Any]:
     chunks = [chunk for one in prepared for chunk in one.chunks]
     vectors = cached.encode([chunk.embedded for chunk in chunks])
     questions = [q.question for one in labelled for q in one.questions[:100]]
-    rows = []
-    for size in args.sizes:
-        rows.append(latency.measure(size, chunks, vectors, questions, embedder, embedder))
-        print(json.dumps(rows[-1], indent=1), flush=True)
+    rows = {
+        str(size): latency.measure(size, chunks, vectors, questions, embedder, embedder)
+        for size in args.sizes
+    }
     return {"embedder": embedder.name, "cpus": os.cpu_count(), "sizes": rows}
 
 
@@ -136,9 +147,17 @@ def _generator(args: argparse.Namespace) -> Generator | None:
 
 def _store(path: Path, part: str, found: dict[str, Any]) -> None:
     known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    known[part] = found
+    known[part] = _merged(known.get(part, {}), found)
     path.write_text(json.dumps(known, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     print(json.dumps(found, indent=1, ensure_ascii=False))
+
+
+def _merged(known: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
+    """`found`, with what is known of sets and sizes that this run left out."""
+    merged = {**known, **found} if {"sets", "sizes"} & set(found) else found
+    for part in {"sets", "sizes"} & set(known) & set(found):
+        merged[part] = {**known[part], **found[part]}
+    return merged
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -157,6 +176,9 @@ def _parser() -> argparse.ArgumentParser:
         part.set_defaults(run=run)
         if name == "quality":
             part.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
+            names = list(quality.CONFIGURATIONS)
+            part.add_argument("--configurations", nargs="+", choices=names, default=names)
+            part.add_argument("--questions", type=int, help="of each set, spread evenly")
             part.add_argument("--generator-url", help="OpenAI endpoint, for the query options")
             part.add_argument("--generator-model", default="smollm2-135m")
             part.add_argument("--generated", type=int, default=50, help="questions for these")

@@ -83,11 +83,14 @@ def prepare(
     return Prepared(labelled, chunks, vectors, index, embedder)
 
 
-def measure(prepared: Prepared, generator: Generator | None, generated: int) -> dict[str, Any]:
-    """Every configuration's metrics, each compared with the default on the same questions. Those
-    that need a language model run over the first `generated` questions."""
+def measure(
+    prepared: Prepared, names: Sequence[str], generator: Generator | None, generated: int
+) -> dict[str, Any]:
+    """The metrics of the default and of each configuration named, compared with the default on the
+    same questions. Those that need a language model run over the first `generated` questions."""
     questions = prepared.labelled.questions
-    found = [_evaluate(prepared, n, c, questions, None) for n, c in CONFIGURATIONS.items()]
+    wanted = [DEFAULT, *(name for name in names if name != DEFAULT)]
+    found = [_evaluate(prepared, n, CONFIGURATIONS[n], questions, None) for n in wanted]
     rows = {one.name: _row(one, found[0]) for one in found}
     if generator is not None and generated:
         first = questions[:generated]
