@@ -6,6 +6,7 @@ Exit status 2 if something could not be read at all, 130 after Ctrl-C; else as t
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from typing import Protocol, cast
@@ -53,6 +54,8 @@ COMMANDS: tuple[Command, ...] = (
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; its exit status."""
+    # Read when torch is loaded: threads that wait on a busy machine sleep soon instead of spinning.
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     args = _parser().parse_args(argv)
     command = cast(Command, args.command)
     try:

@@ -6,18 +6,20 @@ python -m rag COMMAND …
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from configs import ConfigError
+from rag import query_command
 from rag.errors import RagError
 from rag.ingest import command as ingest
 
 Register = Callable[["argparse._SubParsersAction[Any]"], None]
 """Adds one subcommand's parser and sets its `run` default: `(args) -> int`, the exit status."""
 
-COMMANDS: tuple[Register, ...] = (ingest.register,)
+COMMANDS: tuple[Register, ...] = (ingest.register, query_command.register)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -29,6 +31,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     for register in COMMANDS:
         register(commands)
     args = parser.parse_args(argv)
+    os.environ.setdefault("TQDM_DISABLE", "1")  # bars of the libraries below
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     try:
         return int(args.run(args))
     except (ConfigError, RagError) as exc:

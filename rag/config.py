@@ -8,7 +8,9 @@ from __future__ import annotations
 from pydantic import Field
 
 from configs import StrictModel
+from rag.cite.config import CiteConfig
 from rag.embed.config import EmbedConfig, SentenceTransformersConfig
+from rag.generate import GenerateConfig
 from rag.index.config import IndexConfig
 from rag.ingest.config import IngestConfig
 from rag.load.config import LoadConfig
@@ -26,4 +28,6 @@ class RagConfig(StrictModel):
     embed: EmbedConfig = Field(SentenceTransformersConfig(), discriminator="kind")
     index: IndexConfig = IndexConfig()
     retrieve: RetrieveConfig = RetrieveConfig()
+    generate: GenerateConfig = GenerateConfig()
+    cite: CiteConfig = CiteConfig()
     ingest: IngestConfig = IngestConfig()

@@ -6,6 +6,8 @@ RagError
 ├── Refused             (also PermissionError) an address or path that may not be read
 ├── TextTooLong         (also ValueError) a text of more tokens than the embedder takes
 ├── EmbedderUnavailable (also OSError) the embedder cannot be loaded or does not answer
+├── GeneratorUnavailable (also OSError) the language model does not answer
+├── RerankerUnavailable (also OSError) the cross-encoder does not answer
 ├── IndexUnavailable    (also OSError) the vector index cannot be opened or does not answer
 ├── BadFilter           (also ValueError) a metadata filter that has no meaning
 ├── IndexMismatch       (also ValueError) the index was made with another embedder or chunking
@@ -47,6 +49,14 @@ class TextTooLong(RagError, ValueError):
 
 class EmbedderUnavailable(RagError, OSError):
     """The embedder cannot be loaded, or does not answer."""
+
+
+class GeneratorUnavailable(RagError, OSError):
+    """The language model cannot be reached, or refuses."""
+
+
+class RerankerUnavailable(RagError, OSError):
+    """The cross-encoder cannot be reached, or refuses."""
 
 
 class IndexUnavailable(RagError, OSError):

@@ -95,13 +95,15 @@ class LocalEmbedder:
         return found
 
     def encode_tokens(self, texts: Sequence[str]) -> list[Vectors]:
-        """See `TokenVectors.encode_tokens`; special tokens are among them."""
+        """See `TokenVectors.encode_tokens`; special tokens are left out."""
         found: list[Vectors] = [np.empty((0, 0), np.float32)] * len(texts)
+        special = set(self._model.tokenizer.all_special_ids)
         for rows, features in self._passes(texts):
             vectors = torch.nn.functional.normalize(features["token_embeddings"].float(), dim=-1)
-            lengths = features["attention_mask"].sum(dim=1).tolist()
-            for row, matrix, length in zip(rows, vectors.cpu().numpy(), lengths, strict=True):
-                found[row] = np.ascontiguousarray(matrix[:length])
+            ids = features["input_ids"].cpu().numpy()
+            kept = (features["attention_mask"].cpu().numpy() == 1) & ~np.isin(ids, list(special))
+            for row, matrix, mask in zip(rows, vectors.cpu().numpy(), kept, strict=True):
+                found[row] = np.ascontiguousarray(matrix[mask])
         return found
 
     def _passes(self, texts: Sequence[str]) -> Any:
@@ -119,7 +121,8 @@ class LocalEmbedder:
             count = max(1, self._pass_tokens // max(1, lengths[order[at]]))
             rows = order[at : at + count]
             with self._one_pass, torch.inference_mode():
-                yield rows, self._model(self._features([encoded[row] for row in rows]))
+                features = self._model(self._features([encoded[row] for row in rows]))
+            yield rows, features
             at += count
 
     def _features(self, batch: Sequence[Encoding]) -> dict[str, torch.Tensor]:

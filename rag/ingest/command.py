@@ -17,7 +17,7 @@ import configs
 from configs import load
 from rag.config import RagConfig
 from rag.embed.open import open_embedder
-from rag.errors import RagError, SourceUnreadable
+from rag.errors import RagError
 from rag.index.manifest import Manifest
 from rag.index.open import open_index
 from rag.ingest.ledger import Ledger
@@ -94,6 +94,7 @@ def _ingest(args: argparse.Namespace) -> int:
     with _ingestor(config, args, _Line() if sys.stderr.isatty() else None) as (ingestor, ledger):
         sources, faults = _sources(args.paths, config)
         progress = ingestor.run(sources)
+        faults += ingestor.faults
         failed = list(ledger.files("failed"))
     for fault in faults:
         print(fault, file=sys.stderr)
@@ -104,15 +105,13 @@ def _ingest(args: argparse.Namespace) -> int:
 
 
 def _sources(paths: list[str], config: RagConfig) -> tuple[list[Source], list[RagError]]:
-    """Those that can be listed, and why the others cannot: one bad path stops no other."""
+    """Those that can be opened, and why the others cannot: one bad path stops no other."""
     found: list[Source] = []
     faults: list[RagError] = []
     for path in paths:
         try:
-            source = open_source(path, config.load)
-            next(source.entries(), None)
-            found.append(source)
-        except (SourceUnreadable, RagError) as exc:
+            found.append(open_source(path, config.load))
+        except RagError as exc:
             faults.append(exc)
     return found, faults
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from rag.errors import RagError
 from rag.ingest.config import IngestConfig
 from rag.ingest.ledger import Ledger
 from rag.ingest.prepare import Parser, Prepared, prepare
@@ -77,20 +78,26 @@ class Ingestor:
         self._listed_by: list[tuple[str, set[str]]] = []
         self._began = time.monotonic()
         self.progress = Progress()
+        self.faults: list[RagError] = []
 
     def run(self, sources: Sequence[Source]) -> Progress:
-        """Ingest all of them. Files fail one by one, noted in the ledger; raises
-        rag.errors.SourceUnreadable for a source that cannot be listed, and errors of the
-        embedder and the index. What was acknowledged by then stays."""
-        listed = [(source.uri, list(source.entries())) for source in sources]
+        """Ingest all of them. Files fail one by one, noted in the ledger; a source that cannot be
+        listed whole is left as it is, and `faults` says why. Raises errors of the embedder and
+        the index; what was acknowledged by then stays."""
+        listed = []
+        for source in sources:
+            try:
+                listed.append((source.uri, list(source.entries())))
+            except RagError as exc:
+                self.faults.append(exc)
         entries = {entry.uri: entry for _, found in listed for entry in found}
         self._listed_by = [(uri, {entry.uri for entry in found}) for uri, found in listed]
         self.progress.files_total = len(entries)
         self.progress.bytes_total = sum(entry.size for entry in entries.values())
         self._prepare_all(entries.values())
         with self._ledger.transaction():
-            for source, uris in self._listed_by:
-                self._ledger.saw(source, uris)
+            for name, uris in self._listed_by:
+                self._ledger.saw(name, uris)
         if self._config.remove_missing:
             self.remove({old for uri, _ in listed for old in self._ledger.seen(uri)} - set(entries))
         self._tell()

@@ -73,8 +73,11 @@ class ParserPool:
 
     def _take(self) -> _Worker:
         with self._lock:
-            if self._idle:
-                return self._idle.pop()
+            while self._idle:
+                worker = self._idle.pop()
+                if worker.alive:
+                    return worker
+                worker.kill()
         return _Worker(self._config)
 
     def _give(self, worker: _Worker, reply: Reply) -> None:
@@ -130,6 +133,10 @@ class _Worker:
             ) from exc
         except msgspec.ValidationError as exc:
             raise Unparsable(f"its parser's answer is no list of documents: {exc}") from exc
+
+    @property
+    def alive(self) -> bool:
+        return self._process.poll() is None
 
     def kill(self) -> None:
         """End it and wait."""

@@ -12,9 +12,10 @@ from __future__ import annotations
 import ctypes
 import os
 import resource
-import signal
 import struct
 import sys
+import threading
+import time
 from typing import IO, Literal
 
 import msgspec
@@ -28,7 +29,6 @@ from rag.types import Document
 __all__ = ["HEADER", "Limits", "Reply"]
 
 HEADER = struct.Struct(">Q")
-_PR_SET_PDEATHSIG = 1
 _CLONE_NEWUSER = 0x10000000
 _CLONE_NEWNET = 0x40000000
 
@@ -57,6 +57,7 @@ def main(limits: Limits) -> None:
     os.dup2(2, 1)  # what libraries print must not mix with the answers
     refuse_beyond(limits.text_chars)
     confine(limits.memory_bytes)
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     decoder = msgspec.msgpack.Decoder(RawFile)
     encoder = msgspec.msgpack.Encoder()
     while (message := read(source)) is not None:
@@ -103,8 +104,15 @@ def confine(memory_bytes: int) -> None:
     _lower(resource.RLIMIT_FSIZE, 0)
     _lower(resource.RLIMIT_CORE, 0)
     libc = ctypes.CDLL(None, use_errno=True)
-    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     libc.unshare(_CLONE_NEWUSER | _CLONE_NEWNET)  # refused in some containers: no matter
+
+
+def _end_with(parent: int) -> None:
+    """End this process when its parent is gone, even in the middle of a file. (The kernel's own
+    signal for that comes when the parent's thread ends, which may have many.)"""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
 
 
 def _lower(which: int, limit: int) -> None:

@@ -3,6 +3,8 @@ stand-in)."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -213,15 +215,12 @@ def test_filters(index: StoredIndex, filter: Filter, names: str) -> None:
     assert found(index, ALICE, filter) == set(names.split())
 
 
-def _with(key: str) -> Chunk:
-    return replace(chunk("with"), metadata={key: "v"})
-
-
 @pytest.mark.parametrize(
     "key", ["scope", "a.b", "a[]", 'quo"te', "x_61", "ключ", "", "meta.scope", "a b"]
 )
 def test_any_key_filters_on_metadata_alone(index: StoredIndex, key: str) -> None:
-    index.upsert(ALICE, [_with(key), chunk("without")], np.ones((2, DIMENSION), np.float32))
+    with_key = replace(chunk("with"), metadata={key: "v"}, id="")
+    index.upsert(ALICE, [with_key, chunk("without")], np.ones((2, DIMENSION), np.float32))
     assert found(index, ALICE, Compare("eq", key, "v")) == {"with"}
     assert found(index, ALICE, Compare("ne", key, "v")) == {"without"}
 
@@ -389,3 +388,30 @@ def test_writes_during_a_build_survive_it(tmp_path: Path) -> None:
     reopened = EdgeIndex(tmp_path, IndexConfig(), MANIFEST)
     assert found(reopened, ALICE) == {"old", "new", "newer"}
     reopened.close()
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+import numpy as np
+from rag.index.config import IndexConfig
+from rag.index.edge import EdgeIndex
+from rag.index.manifest import Manifest
+from rag.types import Chunk, Scope, Span
+index = EdgeIndex(Path(sys.argv[1]), IndexConfig(), Manifest(embedder="fake", dimension=8))
+for number in range(5):
+    chunks = [Chunk("d", Span(0, 1), f"{number} {n}", n) for n in range(20)]
+    index.upsert(Scope("alice", "handbook"), chunks, np.eye(20, 8, dtype=np.float32) + 1)
+index.delete(Scope("alice", "handbook"), [chunks[0].id])
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_was_acknowledged_survives_a_kill(tmp_path: Path) -> None:
+    root = Path(__file__).parents[3]
+    child = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], cwd=root, check=False)
+    assert child.returncode == -9
+    index = EdgeIndex(tmp_path, IndexConfig(), MANIFEST.model_copy(update={"chunking": None}))
+    texts = {one.text for one in index.get(ALICE, list(index.ids(ALICE)))}
+    assert texts == {f"{number} {n}" for number in range(5) for n in range(20)} - {"4 0"}
+    index.close()

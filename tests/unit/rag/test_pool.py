@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import io
 import os
+import signal
+import subprocess
+import sys
+import threading
+import time
 import zipfile
 import zlib
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -17,6 +23,7 @@ from rag.protocols import RawFile
 from tests import documents
 
 MIB = 1 << 20
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")
@@ -147,6 +154,51 @@ def test_workers_see_no_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
         (worker,) = fresh._idle
         with open(f"/proc/{worker._process.pid}/environ", "rb") as file:
             assert b"secret" not in file.read()
+
+
+def test_a_worker_outlives_the_thread_that_started_it() -> None:
+    with ParserPool(LoadConfig(workers=1)) as pool:
+        thread = threading.Thread(target=pool.parse, args=(RawFile("a.txt", b"x"),))
+        thread.start()
+        thread.join()
+        (first,) = pool._idle
+        assert pool.parse(RawFile("a.txt", b"y"))[0].text == "y"
+        assert pool._idle == [first]
+
+
+def test_a_worker_that_died_idle_is_replaced() -> None:
+    with ParserPool(LoadConfig(workers=1)) as pool:
+        pool.parse(RawFile("a.txt", b"x"))
+        (first,) = pool._idle
+        os.kill(first._process.pid, signal.SIGKILL)
+        first._process.wait()
+        assert pool.parse(RawFile("a.txt", b"y"))[0].text == "y"
+
+
+def test_workers_end_when_their_parent_is_killed() -> None:
+    code = (
+        "import sys, time; from rag.load.pool import ParserPool;"
+        "from rag.load.config import LoadConfig; from rag.protocols import RawFile;"
+        "pool = ParserPool(LoadConfig(workers=1)); pool.parse(RawFile('a.txt', b'x'));"
+        "print(pool._idle[0]._process.pid, flush=True); time.sleep(60)"
+    )
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT) as parent:
+        assert parent.stdout is not None
+        worker = int(parent.stdout.readline())
+        parent.kill()
+    deadline = time.monotonic() + 30
+    while _runs(worker) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not _runs(worker)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
 
 
 def test_closing_ends_the_workers() -> None:

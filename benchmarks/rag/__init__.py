@@ -1,0 +1,1 @@
+"""Retrieval measured on labelled sets: quality, latency, isolation of tenants."""

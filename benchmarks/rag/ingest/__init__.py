@@ -1,0 +1,1 @@
+"""Ingestion against a straightforward LangChain and qdrant-client pipeline."""
