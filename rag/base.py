@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 from rag.config import RagConfig
 from rag.embed.open import open_embedder
@@ -13,7 +14,7 @@ from rag.errors import RagError
 from rag.generate import HttpGenerator
 from rag.index.manifest import Manifest
 from rag.index.open import StoredIndex, open_index
-from rag.protocols import Embedder, Generator, Reranker
+from rag.protocols import Embedder, Generator, Reranker, TokenVectors
 from rag.retrieve.config import RetrieveConfig
 from rag.retrieve.cross_encoder import HttpReranker
 from rag.retrieve.maxsim import MaxSimReranker
@@ -77,6 +78,6 @@ def _reranker(config: RetrieveConfig, embedder: Embedder) -> Reranker | None:
                     f"retrieve.rerank: {embedder.name} gives no token vectors here, which MaxSim "
                     "needs: embed in this process (`embed.kind: sentence_transformers`)"
                 )
-            return MaxSimReranker(embedder)
+            return MaxSimReranker(cast(TokenVectors, embedder))
         case "cross_encoder":
             return HttpReranker(config.cross_encoder)

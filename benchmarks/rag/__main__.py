@@ -104,7 +104,9 @@ def _latency(args: argparse.Namespace) -> dict[str, Any]:
     vectors = cached.encode([chunk.embedded for chunk in chunks])
     questions = [q.question for one in labelled for q in one.questions[:100]]
     rows = {
-        str(size): latency.measure(size, chunks, vectors, questions, embedder, embedder)
+        str(size): latency.measure(
+            size, chunks, vectors, questions, embedder, embedder, args.reranked
+        )
         for size in args.sizes
     }
     return {"embedder": embedder.name, "cpus": os.cpu_count(), "sizes": rows}
@@ -183,6 +185,7 @@ def _parser() -> argparse.ArgumentParser:
             part.add_argument("--generator-model", default="smollm2-135m")
             part.add_argument("--generated", type=int, default=50, help="questions for these")
         else:
+            part.add_argument("--reranked", type=int, default=40, help="questions with MaxSim")
             part.add_argument("--sizes", type=int, nargs="+", default=[1_000, 10_000, 100_000])
     part = parts.add_parser("isolation")
     part.add_argument("--operations", type=int, default=100_000)

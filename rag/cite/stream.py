@@ -16,7 +16,7 @@ __all__ = ["Marker", "Piece", "Removed", "Splitter", "Text"]
 _MARKER = re.compile(r"\[\s*(\d{1,4}(?:\s*[,;]\s*\d{1,4})*)\s*\]")
 _IMAGE = re.compile(r"!\[[^\]]*\]\s?(?:\([^)]*\)|\[[^\]]*\])", re.S)
 _LINK = re.compile(r"\[([^\[\]]*)\]\(([^)]*)\)", re.S)
-_DEFINITION = re.compile(r"\[[^\]]*\]:\s*\S+(?=\s)")
+_DEFINITION = re.compile(r"\[[^\[\]]*\]:\s*\S+(?=\s)")
 _TAG = re.compile(r"<(?:/?[A-Za-z!][^>]*|[^\s<>]+:[^\s>]*)>", re.S)
 _URL = re.compile(r"(?:[a-z][a-z0-9+.-]{1,15}:)?//[^\s<>\"')\]]+(?=[\s<>\"')\]])", re.I)
 _START = re.compile(r"[!\[<]|(?:[a-z][a-z0-9+.-]{0,15}:)?//|[a-z][a-z0-9+.-]{0,15}:?/?\Z|/\Z", re.I)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from rag.cite.answer import Citation, CitedAnswer, CitedStream, answer
@@ -162,6 +162,7 @@ PARTS = st.sampled_from(
 
 
 @settings(max_examples=150, deadline=None)
+@example("[2[1]://Employees receive 25 days", 1)
 @given(st.lists(PARTS, max_size=12).map("".join), st.integers(1, 9))
 def test_how_the_words_arrive_changes_nothing(words: str, size: int) -> None:
     assert run(words, size) == run(words)
