@@ -1,7 +1,4 @@
-"""Retrieval's own command:
-
-python -m rag COMMAND …
-"""
+"""Documents as a knowledge base: bring them in, search them, ask them."""
 
 from __future__ import annotations
 
@@ -22,10 +19,10 @@ Register = Callable[["argparse._SubParsersAction[Any]"], None]
 COMMANDS: tuple[Register, ...] = (ingest.register, query_command.register)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, program: str = "python -m rag") -> int:
     """Run one command; its exit status: 0 done, 1 done in part, 2 not begun."""
     parser = argparse.ArgumentParser(
-        "python -m rag", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        program, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for register in COMMANDS:

@@ -12,7 +12,18 @@ from rich.markup import escape
 
 import configs
 from configs import ConfigError, load
-from serving.commands import adapters, finetune, keys, pack, registry, store, tenants, usage
+from serving.commands import (
+    adapters,
+    finetune,
+    keys,
+    pack,
+    rag,
+    registry,
+    store,
+    tenants,
+    usage,
+)
+from serving.commands.finetune import PASS_ON
 from serving.config import ServeConfig
 from serving.errors import CorralError, StartError
 from serving.home import Home
@@ -27,6 +38,7 @@ app = typer.Typer(
 app.add_typer(adapters.app, name="adapters")
 app.add_typer(finetune.app, name="finetune")
 app.add_typer(registry.app, name="registry")
+app.command("rag", context_settings=PASS_ON, add_help_option=False)(rag.rag)
 app.add_typer(keys.app, name="keys")
 app.add_typer(tenants.app, name="tenants")
 app.add_typer(store.app, name="store")

@@ -123,32 +123,32 @@ def resume(id: Id, url: Url = None) -> None:
     _decide(id, url, "resume")
 
 
-_PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+_OWN = {
+    "check": "Look for bad rows and count tokens; without a stack.",
+    "estimate": "Memory, time and cost of a run before it starts.",
+    "compare": "Two runs side by side: settings, curves, evaluation.",
+    "evaluate": "Measure an adapter against the base model and the gate.",
+    "sweep": "Search a space of settings for the best run.",
+    "merge": "Write base model and adapter as one whole model.",
+    "export": "Write a whole model as GGUF or ONNX.",
+}
+"""What the trainer's own command does, by name: it needs no stack."""
+PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+"""Settings of a typer command that leaves its arguments to another parser."""
 
 
-@app.command("check", context_settings=_PASS_ON, add_help_option=False)
-def check(context: typer.Context) -> None:
-    """Look for bad rows and count tokens; without a stack. `python -m finetune check --help`."""
-    _finetune("check", context)
+def _hand_over(command: str, summary: str) -> None:
+    def passed_on(context: typer.Context) -> None:
+        from finetune.__main__ import main
+
+        raise typer.Exit(main([command, *context.args]))
+
+    explained = f"{summary} `python -m finetune {command} --help`."
+    app.command(command, help=explained, context_settings=PASS_ON, add_help_option=False)(passed_on)
 
 
-@app.command("estimate", context_settings=_PASS_ON, add_help_option=False)
-def estimate(context: typer.Context) -> None:
-    """Memory, time and cost of a run before it starts. `python -m finetune estimate --help`."""
-    _finetune("estimate", context)
-
-
-@app.command("compare", context_settings=_PASS_ON, add_help_option=False)
-def compare(context: typer.Context) -> None:
-    """Two runs side by side: settings, curves, evaluation. `python -m finetune compare --help`."""
-    _finetune("compare", context)
-
-
-def _finetune(command: str, context: typer.Context) -> None:
-    """What needs no stack is the trainer's own."""
-    from finetune.__main__ import main
-
-    raise typer.Exit(main([command, *context.args]))
+for _command, _summary in _OWN.items():
+    _hand_over(_command, _summary)
 
 
 def _upload(home: Home, url: str | None, file: Path) -> str:
