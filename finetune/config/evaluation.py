@@ -69,9 +69,10 @@ class EvaluationConfig(StrictModel):
 
     enabled: bool = True
     """Off trains without measuring; then the gate, where it asks for anything, fails."""
-    on: Literal["held_out", "train"] = "held_out"
+    on: Literal["auto", "held_out", "train"] = "auto"
     """`train` measures on rows that were learnt, for adapters that are to know facts by heart;
-    the report says so. It proves nothing about other prompts."""
+    the report says so. It proves nothing about other prompts. `auto` does that only where no row
+    is held out."""
     max_examples: int | None = Field(200, ge=1)
     """Held-out examples that are measured, chosen by hash; None measures all."""
     generate: int = Field(50, ge=0)

@@ -70,6 +70,8 @@ def evaluate(
     settings = config.evaluation
     questions = load_questions(settings.forgetting, settings.max_questions)
     rows = held_out(config.data, settings, chat, config.seed)
+    settings = settings.model_copy(update={"on": rows.on})
+    config = config.model_copy(update={"evaluation": settings})
     task = plan_task(rows.examples, questions, settings, chat, config.seed)
     adapters: dict[Version, Path] = {"candidate": candidate}
     if settings.live_adapter is not None:

@@ -6,7 +6,7 @@ import heapq
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from hashlib import blake2b
-from typing import Any
+from typing import Any, Literal
 
 from finetune.config import DataConfig, EvaluationConfig
 from finetune.data.check import Item, Pass
@@ -83,6 +83,8 @@ class HeldOut:
     """Rows of that part of the data."""
     left_out: int
     """Of those chosen, rows longer than `max_length` or that the template refuses."""
+    on: Literal["held_out", "train"]
+    """Which part they are of."""
 
 
 def held_out(
@@ -93,7 +95,20 @@ def held_out(
     Raises SourceUnreadable, MissingExtra and TokenizerUnavailable; faulty rows are passed over,
     since checking the data reports them.
     """
-    part = "validation" if evaluation.on == "held_out" else "train"
+    if evaluation.on == "auto":
+        found = _chosen(data, evaluation, chat, seed, "held_out")
+        return found if found.available else _chosen(data, evaluation, chat, seed, "train")
+    return _chosen(data, evaluation, chat, seed, evaluation.on)
+
+
+def _chosen(
+    data: DataConfig,
+    evaluation: EvaluationConfig,
+    chat: ChatTokenizer,
+    seed: int,
+    on: Literal["held_out", "train"],
+) -> HeldOut:
+    part = "validation" if on == "held_out" else "train"
     key = seed.to_bytes(8, "big")
     available = 0
 
@@ -112,7 +127,7 @@ def held_out(
         chosen = heapq.nsmallest(evaluation.max_examples, ranked())
     found = [_example(item, data.max_length, chat) for _, _, item in chosen]
     examples = tuple(each for each in found if each is not None)
-    return HeldOut(examples, available, len(found) - len(examples))
+    return HeldOut(examples, available, len(found) - len(examples), on)
 
 
 def _example(item: Item, max_length: int, chat: ChatTokenizer) -> HeldOutExample | None:

@@ -108,7 +108,7 @@ def test_the_default_gate_passes_a_better_adapter_and_stops_a_worse_one(
 
 def test_without_held_out_rows_a_gate_that_asks_fails(model: Path, tmp_path: Path) -> None:
     train = write(tmp_path / "train.jsonl", [row(i) for i in range(3)])
-    config = configured(model, tmp_path, rows())
+    config = configured(model, tmp_path, rows(), on="held_out")
     bare = config.model_copy(
         update={"data": config.data.model_copy(update={"validation": (), "train": (train,),
                                                        "validation_fraction": 0.0})}
