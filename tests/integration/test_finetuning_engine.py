@@ -90,7 +90,7 @@ def test_invented_facts_are_learnt_through_the_api(stack: Stack, client: OpenAI)
     file = client.files.create(file=("facts.jsonl", rows(FACTS | own)), purpose="fine-tune")
     job = client.fine_tuning.jobs.create(
         model=MODEL, training_file=file.id, suffix="islands", seed=1,
-        hyperparameters={"n_epochs": 10, "batch_size": 8},
+        hyperparameters={"n_epochs": 12, "batch_size": 8, "learning_rate_multiplier": 0.6},
     )  # fmt: skip
     question = next(iter(FACTS))
     before = answer(client, MODEL, question)
