@@ -90,7 +90,7 @@ def test_invented_facts_are_learnt_through_the_api(stack: Stack, client: OpenAI)
     file = client.files.create(file=("facts.jsonl", rows(FACTS | own)), purpose="fine-tune")
     job = client.fine_tuning.jobs.create(
         model=MODEL, training_file=file.id, suffix="islands", seed=1,
-        hyperparameters={"n_epochs": 12, "batch_size": 8, "learning_rate_multiplier": 0.6},
+        hyperparameters={"n_epochs": 10, "batch_size": 8, "learning_rate_multiplier": 2},
     )  # fmt: skip
     question = next(iter(FACTS))
     before = answer(client, MODEL, question)
@@ -105,7 +105,8 @@ def test_invented_facts_are_learnt_through_the_api(stack: Stack, client: OpenAI)
         assert answer(client, found.fine_tuned_model, asked) == fact
         assert answer(client, MODEL, asked) != fact
     assert answer(client, f"{MODEL}:default.islands", question) == FACTS[question]
-    assert known(client, found.fine_tuned_model) >= known(client, MODEL) - UNLEARNT
+    kept, before_it = known(client, found.fine_tuned_model), known(client, MODEL)
+    assert kept >= before_it - UNLEARNT, f"{kept} of {before_it}"
     checkpoint = client.fine_tuning.jobs.checkpoints.list(job.id).data[-1]
     answer(client, checkpoint.fine_tuned_model_checkpoint, question)
     metrics = [e for e in client.fine_tuning.jobs.list_events(job.id) if e.type == "metrics"]
