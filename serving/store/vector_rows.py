@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Generic, Literal, TypeVar
+from typing import Generic, Literal, TypeVar
 
 FileStatus = Literal["in_progress", "completed", "cancelled", "failed"]
 T = TypeVar("T")
