@@ -54,17 +54,16 @@ class Replicas:
             work.close()
             raise Interrupted("the gateway ends")
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
-        while True:
-            try:
-                return future.result(_LOOK_S)
-            except concurrent.futures.TimeoutError as exc:
-                if future.done():
-                    raise PoolUnavailable("the embedding replicas do not answer in time") from exc
-                if self._stop.is_set():
-                    future.cancel()
-                    raise Interrupted("the gateway ends") from exc
-            except concurrent.futures.CancelledError as exc:
-                raise Interrupted("the gateway ends") from exc
+        while not concurrent.futures.wait([future], _LOOK_S).done:
+            if self._stop.is_set():
+                future.cancel()
+                raise Interrupted("the gateway ends")
+        try:
+            return future.result()
+        except TimeoutError as exc:
+            raise PoolUnavailable("the replicas do not answer in time") from exc
+        except concurrent.futures.CancelledError as exc:
+            raise Interrupted("the gateway ends") from exc
 
     async def _post_all(self, model: str, path: str, bodies: Sequence[Any]) -> list[dict[str, Any]]:
         async with asyncio.timeout(self._timeout_s):

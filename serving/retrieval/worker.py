@@ -15,8 +15,6 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from rag.errors import EmbedderUnavailable, IndexUnavailable, LedgerBusy, RagError
-from rag.load.pool import ParserPool
-from rag.types import Scope
 from serving.errors import CorralError
 from serving.retrieval.config import RetrievalConfig
 from serving.retrieval.replicas import Interrupted
@@ -30,6 +28,8 @@ from serving.store.vector_rows import Task
 from serving.store.vector_stores import VectorStores
 
 if TYPE_CHECKING:
+    from rag.load.pool import ParserPool
+    from rag.types import Scope
     from serving.retrieval.library import Library
 
 OWNER_LEASE_S = 60.0
@@ -51,7 +51,7 @@ class Worker:
         self._config, self._blobs, self._library = config, blobs, library
         self._stores, self._files = VectorStores(store), VectorFiles(store)
         self._owner = Ownership(store, "retrieval", new_id("worker"), OWNER_LEASE_S)
-        self._parser = ParserPool(config.load)
+        self._parser: ParserPool | None = None
         self._wake, self._stop = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="retrieval", daemon=True)
         self._mine, self._ask_at, self._sweep_at = False, 0.0, 0.0
@@ -72,7 +72,8 @@ class Worker:
         self._wake.set()
         if self._thread.is_alive():
             self._thread.join()
-        self._parser.close()
+        if self._parser is not None:
+            self._parser.close()
 
     def _run(self) -> None:
         while not self._stop.is_set():
@@ -101,13 +102,13 @@ class Worker:
             self._files.sweep()
         ended = self._stores.ended()
         for tenant, store in ended:
-            self._library().remove_store(Scope(tenant, store))
+            self._library().remove_store(_scope(tenant, store))
             self._stores.emptied(store)
         tasks = self._files.tasks(self._config.group_files, self._last_tenant)
         if not tasks:
             return bool(ended)
         self._last_tenant = tasks[0].tenant_id
-        scope = Scope(tasks[0].tenant_id, tasks[0].store_id)
+        scope = _scope(tasks[0].tenant_id, tasks[0].store_id)
         for task in tasks:
             if task.work != "ingest":
                 self._settle(scope, task)
@@ -141,8 +142,11 @@ class Worker:
             self._files.done(task)
 
     def _ingest(self, scope: Scope, tasks: list[Task]) -> None:
+        from rag.load.pool import ParserPool
         from serving.retrieval.ingest import ingest
 
+        if self._parser is None:
+            self._parser = ParserPool(self._config.load)
         library, files = self._library(), [task.file for task in tasks]
         try:
             found = ingest(library, self._blobs, self._parser, scope, files, beat=self._beat)
@@ -164,3 +168,10 @@ class Worker:
         self._files.done(
             task, status="failed", error_code="server_error", error_message=str(exc)[:500]
         )
+
+
+def _scope(tenant: str, store: str) -> Scope:
+    """A gateway whose stores nobody uses loads none of this."""
+    from rag.types import Scope
+
+    return Scope(tenant, store)

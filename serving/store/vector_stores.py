@@ -106,6 +106,9 @@ class VectorStores:
         """(tenant, store) of those whose chunks are to go, the newly expired with them."""
         late = and_(stores.c.expires_us <= self._store.now_us(), stores.c.work.is_(None))
         pending = stores.c.work.in_(("delete", "expire"))
+        with self._store.read() as connection:
+            if connection.execute(select(stores.c.id).where(or_(late, pending))).first() is None:
+                return []
         with self._store.write() as connection:
             connection.execute(update(stores).where(late).values(work="expire"))
             rows = connection.execute(select(stores.c.tenant_id, stores.c.id).where(pending))

@@ -187,11 +187,15 @@ async def test_pages_go_both_ways(running: Library) -> None:
     assert [s.id async for s in client.vector_stores.list(limit=2, order="asc")] == ids
     page = await client.vector_stores.list(limit=2, after=ids[3])
     assert [s.id for s in page.data] == [ids[2], ids[1]]
-    assert (page.has_more, page.to_dict()["first_id"], page.last_id) == (True, ids[2], ids[1])
+    assert (page.has_more, page.to_dict()["first_id"], page.to_dict()["last_id"]) == (
+        True,
+        ids[2],
+        ids[1],
+    )
     back = await client.vector_stores.list(limit=2, before=ids[1])
     assert ([s.id for s in back.data], back.has_more) == ([ids[3], ids[2]], True)
     empty = await client.vector_stores.list(after=ids[0])
-    assert (empty.data, empty.has_more, empty.last_id) == ([], False, None)
+    assert (empty.data, empty.has_more, empty.to_dict()["last_id"]) == ([], False, None)
     files = [await upload(client, f"{n}.txt", f"number {n}") for n in range(3)]
     batch = await client.vector_stores.file_batches.create_and_poll(ids[0], file_ids=files)
     listed = client.vector_stores.files.list(ids[0], limit=1, order="asc", filter="completed")
@@ -324,7 +328,7 @@ async def test_another_tenant_sees_nothing(running: Library) -> None:
     store, files = await zoo(ours)
     file = files["bees.txt"]
     own = await theirs.vector_stores.create()
-    stolen = [
+    stolen: list[Any] = [
         theirs.vector_stores.retrieve(store),
         theirs.vector_stores.update(store, name="mine"),
         theirs.vector_stores.search(store, query="bees"),
@@ -358,11 +362,12 @@ async def test_a_key_uses_the_stores_that_it_is_allowed(running: Library) -> Non
     with pytest.raises(NotFoundError):
         await limited.vector_stores.search(closed.id, query="x")
     await limited.vector_stores.create(name="open-2")
-    for call in (
+    refused: list[Any] = [
         limited.vector_stores.create(name="other"),
         limited.vector_stores.create(),
         limited.vector_stores.update(open_one.id, name="closed too"),
-    ):
+    ]
+    for call in refused:
         with pytest.raises(PermissionDeniedError):
             await call
     by_id = running.client("acme", stores=[closed.id])
