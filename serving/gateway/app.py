@@ -31,6 +31,7 @@ from serving.gateway.errors import ApiError, from_corral
 from serving.gateway.files import files_router
 from serving.gateway.finetuning import finetuning_router
 from serving.gateway.gate import Gate, KeyGate, OpenGate
+from serving.gateway.grounder import Grounder
 from serving.gateway.metrics import GatewayMetrics, merge
 from serving.gateway.model_deletion import deletion_router
 from serving.gateway.openapi.page import add_pages
@@ -96,7 +97,8 @@ def build_app(gateway: Gateway) -> ASGIApp:
     app.add_exception_handler(HTTPException, _on_http_error)
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(Exception, _on_bug)
-    proxy = Proxy(gateway.config, gateway.directory, gateway.metrics, gate)
+    grounder = None if gateway.retrieval is None else Grounder(gateway.retrieval)
+    proxy = Proxy(gateway.config, gateway.directory, gateway.metrics, gate, grounder)
     return Door(_HotPath(app, proxy), gateway.config.http, gateway.config.cors)
 
 

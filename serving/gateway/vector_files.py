@@ -9,19 +9,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from serving.gateway.admin_auth import Authorize
 from serving.gateway.answers import answers
 from serving.gateway.errors import ApiError
-from serving.gateway.vector_models import (
-    BatchRequest,
-    BatchView,
-    ContentPage,
-    FileChange,
-    FileRequest,
-    StoreFileDeleted,
-    StoreFileList,
-    StoreFileView,
-    batch_view,
-    file_view,
-    list_view,
-)
+from serving.gateway.vector_models import BatchRequest, FileChange, FileRequest
 from serving.gateway.vector_stores import (
     PREFIX,
     After,
@@ -32,6 +20,16 @@ from serving.gateway.vector_stores import (
     lively,
     opened,
     translated,
+)
+from serving.gateway.vector_views import (
+    BatchView,
+    ContentPage,
+    StoreFileDeleted,
+    StoreFileList,
+    StoreFileView,
+    batch_view,
+    file_view,
+    list_view,
 )
 from serving.retrieval.service import Retrieval
 from serving.store.audit import Actor

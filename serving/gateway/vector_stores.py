@@ -16,19 +16,22 @@ from serving.gateway.errors import ApiError
 from serving.gateway.vector_models import (
     Chunking,
     FileRequest,
-    SearchPage,
     SearchRequest,
     StoreChange,
+    StoreRequest,
+    to_search,
+)
+from serving.gateway.vector_views import (
+    SearchPage,
     StoreDeleted,
     StoreList,
-    StoreRequest,
     StoreView,
     list_view,
     store_view,
-    to_filter,
 )
 from serving.retrieval.service import Retrieval
 from serving.store.audit import Actor
+from serving.store.errors import NotFound
 from serving.store.identity import Identity
 from serving.store.vector_rows import FileSpec, Page, StoreSpec, VectorStore
 
@@ -148,34 +151,18 @@ def found_passages(
     retrieval: Retrieval, store: VectorStore, asked: SearchRequest
 ) -> list[dict[str, Any]]:
     """Search results of one store. Raises RagError, CorralError."""
-    from rag.types import Scope
-    from serving.retrieval.library import Search, file_of
+    from serving.retrieval.finding import find
 
-    options = asked.ranking_options
-    hybrid = None if options is None else options.hybrid_search
-    wanted = Search(
-        asked.queries,
-        to_filter(asked.filters),
-        asked.max_num_results,
-        rerank=options is None or options.ranker != "none",
-        weights=None if hybrid is None else (hybrid.embedding_weight, hybrid.text_weight),
-    )
-    hits = retrieval.library().search(Scope(store.tenant_id, store.id), wanted)
-    least = 0.0 if options is None else options.score_threshold
-    hits = [hit for hit in hits if hit.score >= least]
-    shown = retrieval.files.searchable(store.id, list({file_of(hit.chunk) for hit in hits}))
-    data = [
+    return [
         {
-            "file_id": file.file_id,
-            "filename": file.filename,
-            "score": hit.score,
-            "attributes": dict(file.attributes or {}),
-            "content": [{"type": "text", "text": hit.chunk.text}],
+            "file_id": one.file.file_id,
+            "filename": one.file.filename,
+            "score": one.hit.score,
+            "attributes": dict(one.file.attributes or {}),
+            "content": [{"type": "text", "text": one.hit.chunk.text}],
         }
-        for hit in hits
-        if (file := shown.get(file_of(hit.chunk))) is not None
+        for one in find(retrieval, store, to_search(asked.queries, asked))
     ]
-    return data[: asked.max_num_results]
 
 
 def demand(retrieval: Retrieval, request: Request) -> Identity:
@@ -186,11 +173,17 @@ def demand(retrieval: Retrieval, request: Request) -> Identity:
 
 
 def opened(retrieval: Retrieval, request: Request, store_id: str) -> VectorStore:
-    """The store, if the key may know of it. Raises ApiError (403), NotFound."""
-    identity = demand(retrieval, request)
+    """The store, if who asks may know of it. Raises ApiError (403, 404), NotFound."""
+    return permitted(retrieval, demand(retrieval, request), store_id)
+
+
+def permitted(retrieval: Retrieval, identity: Identity, store_id: str) -> VectorStore:
+    """The store, if the key may know of it. Raises ApiError (403, 404), NotFound."""
+    if retrieval.fault is not None:
+        raise ApiError(403, retrieval.fault, code="retrieval_disabled")
     found = retrieval.stores.get(identity.tenant_id, store_id)
     if not _allowed(identity)(found.id, found.name):
-        raise ApiError(404, f"no vector store {store_id[:64]!r}", code="not_found")
+        raise NotFound(f"no vector store {store_id[:64]!r}")
     return found
 
 

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from configs import StrictModel
+from rag.cite.config import CiteConfig
 from rag.index.config import IndexConfig
 from rag.load.config import LoadConfig
 from rag.retrieve.config import RetrieveConfig
@@ -33,6 +34,8 @@ class RetrievalConfig(StrictModel):
     """Passages of files whose `chunking_strategy` is `auto`."""
     search: RetrieveConfig = RetrieveConfig()
     """How passages are found where a request does not say."""
+    cite: CiteConfig = CiteConfig()
+    """How grounded answers are asked for, and their citations checked."""
     group_files: int = Field(64, ge=1)
     """Files that are indexed together."""
     max_attempts: int = Field(5, ge=1)

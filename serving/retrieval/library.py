@@ -32,6 +32,7 @@ class Search:
     queries: Sequence[str]
     filter: Filter | None = None
     limit: int = 10
+    least_score: float = 0.0
     rerank: bool = True
     """By the model that is configured for it, if one is."""
     weights: tuple[float, float] | None = None

@@ -64,11 +64,13 @@ def idle_retrieval(home: Home, store: Store, *models: ModelConfig) -> Retrieval:
 
 
 @asynccontextmanager
-async def library(root: Path, **retrieval: Any) -> AsyncIterator[Library]:
+async def library(
+    root: Path, *, answer_tokens: int = 4, **retrieval: Any
+) -> AsyncIterator[Library]:
     """The gateway, over whatever an earlier one has left in `root`."""
     settings = {"model": "embedder", "poll_s": 0.05, "load": LoadConfig(workers=1)} | retrieval
     config = ServeConfig(
-        models=(local("embedder"), local("chat", tokens=4)),
+        models=(local("embedder"), local("chat", tokens=answer_tokens)),
         finetuning=FinetuningConfig(enabled=False),
         files=FilesConfig(max_file_mib=1),
         retrieval=RetrievalConfig(**settings),
