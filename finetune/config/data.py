@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from configs import StrictModel
 
@@ -45,7 +45,17 @@ class HubSource(StrictModel):
         return f"{self.name}{subset}{revision}[{self.split}]"
 
 
-SourceConfig = Annotated[FileSource | HubSource, Field(discriminator="kind")]
+def _kind(source: Any) -> str:
+    found = source.get("kind") if isinstance(source, dict) else getattr(source, "kind", None)
+    return "file" if found is None else str(found)
+
+
+SourceConfig = Annotated[
+    Annotated[FileSource, Tag("file")] | Annotated[HubSource, Tag("hub")],
+    Discriminator(
+        _kind, custom_error_type="source_kind", custom_error_message="`kind` is `file` or `hub`"
+    ),
+]
 
 
 class DataConfig(StrictModel):

@@ -18,11 +18,13 @@ MAX_LORAS = 3
 MAX_CPU_LORAS = 4
 TIMEOUT_S = 120.0
 RUNS = {
-    "evaluation.enabled": False,
-    "evaluation.gate": [],
+    "evaluation.generate": 0,
+    "evaluation.max_questions": 4,
+    "evaluation.robustness": [],
+    "evaluation.gate": [{"metric": "loss", "against": "base"}],
     "tracking.enabled": False,
 }
-"""Of fine-tuning jobs: nothing is measured afterwards, and the gate asks for nothing."""
+"""Of fine-tuning jobs: little is measured afterwards, since it takes time."""
 
 
 @pytest.fixture(scope="session")

@@ -84,7 +84,7 @@ BY_GATEWAY = {
     "route-root": Refusal("GET", "/", 404, "GET /"),
     "method-get": Refusal("GET", "/v1/chat/completions", 405, "POST"),
     "method-post": Refusal("POST", "/v1/models", 405, "", json={}),
-    "method-delete": Refusal("DELETE", "/v1/models/smollm2-135m", 405, ""),
+    "model-of-the-stack": Refusal("DELETE", "/v1/models/smollm2-135m", 403, "part of the stack"),
     "too-large": Refusal("POST", "/v1/completions", 413, "1 MiB", content=b" " * (2**20 + 1)),
     "model-card": Refusal("GET", "/v1/models/smollm2", 404, "did you mean smollm2-135m"),
 }
