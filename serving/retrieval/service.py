@@ -49,6 +49,9 @@ class Retrieval:
             named = self.config.model
             why = "serves no embedding model" if named is None else f"serves no model {named!r}"
             return f"this stack {why}: add one to `models`, or set retrieval.model"
+        reranker = self.config.rerank_model
+        if reranker is not None and reranker not in [model.name for model in config.models]:
+            return f"this stack serves no model {reranker!r}: correct retrieval.rerank_model"
         if config.gateway.replicas > 1 and self.config.index.url is None:
             return (
                 "vector stores behind several gateway processes need a Qdrant server: "

@@ -16,6 +16,7 @@ from openai import (
     PermissionDeniedError,
 )
 
+from rag.retrieve.config import RetrieveConfig
 from tests.unit.retrieval.site import SELF, Library, library, upload
 
 ANIMALS = {
@@ -393,8 +394,34 @@ async def test_what_one_gateway_has_begun_the_next_one_ends(tmp_path: Path) -> N
         assert {hit.file_id for hit in page.data} == {done.id, late}
 
 
-async def test_a_stack_that_cannot_embed_says_so(tmp_path: Path) -> None:
-    async with library(tmp_path, model="nothing") as running:
-        with pytest.raises(APIStatusError, match="serves no model 'nothing'") as caught:
+async def test_a_served_model_reranks_unless_it_is_asked_not_to(tmp_path: Path) -> None:
+    search = RetrieveConfig(rerank_weight=1)  # by the reranker alone
+    async with library(tmp_path, rerank_model="embedder", search=search) as running:
+        client = running.client()
+        store, _ = await zoo(client)
+        query = "whales sing songs that travel"
+        page = await client.vector_stores.search(store, query=query)
+        assert (page.data[0].filename, page.data[0].score) == ("whales.html", 1.0)
+        assert page.data[-1].score == 0.0  # the worst of what the reranker saw
+        plain = await client.vector_stores.search(
+            store, query=query, ranking_options={"ranker": "none"}
+        )
+        assert plain.data[0].filename == "whales.html"
+        assert plain.data[-1].score > 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "fault"),
+    [
+        ({"model": "nothing"}, "serves no model 'nothing'"),
+        ({"model": None}, "serves no embedding model"),
+        ({"rerank_model": "nothing"}, "serves no model 'nothing': correct retrieval.rerank_model"),
+    ],
+)
+async def test_a_stack_that_cannot_embed_says_so(
+    tmp_path: Path, settings: dict[str, Any], fault: str
+) -> None:
+    async with library(tmp_path, **settings) as running:
+        with pytest.raises(APIStatusError, match=fault) as caught:
             await running.client().vector_stores.create()
         assert caught.value.status_code == 403
