@@ -10,6 +10,7 @@ from configs import StrictModel
 from serving.finetuning.config import FilesConfig, FinetuningConfig
 from serving.gateway.door_config import CorsConfig, HttpLimits, TlsConfig
 from serving.gateway.limits import RequestLimits
+from serving.retrieval.config import RetrievalConfig
 from serving.store.config import AlertConfig, OidcConfig, PriceConfig, StoreConfig
 
 
@@ -247,6 +248,8 @@ class ServeConfig(StrictModel):
     """Files that clients upload."""
     finetuning: FinetuningConfig = FinetuningConfig()
     """Fine-tuning jobs."""
+    retrieval: RetrievalConfig = RetrievalConfig()
+    """Vector stores."""
     models: tuple[ModelConfig, ...] = Field(min_length=1)
     """What is served. The first one is what `corral chat` talks to."""
 

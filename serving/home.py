@@ -2,6 +2,7 @@
 
 models/       prepared model weights          adapters/  <name>/<version>/ PEFT directories
 store/        database and blobs
+index/        passages of vector stores, and what of each file is in it
 runs/         fine-tuning runs                 finetuning/ their inputs and logs, by job
 run/          sockets, state of the running stack          logs/      log files
 """

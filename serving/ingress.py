@@ -19,6 +19,7 @@ from serving.gateway.directory import build_directory
 from serving.gateway.metrics import GatewayMetrics
 from serving.loopback import confine
 from serving.ray_pool import RayPool
+from serving.retrieval.service import Retrieval
 from serving.runtime import Runtime
 from serving.store.accounts import Accounts
 
@@ -69,6 +70,7 @@ class GatewayIngress:
             finetuning=Finetuning(
                 Shop.over(settings, self._accounts.store, self._accounts.blobs), RayRunner(settings)
             ),
+            retrieval=Retrieval(settings, self._accounts.store, self._accounts.blobs),
         )
         return build_app(gateway)
 

@@ -38,6 +38,7 @@ from serving.gateway.metrics import GatewayMetrics
 from serving.home import Home
 from serving.local_pool import LocalPool
 from serving.models import PreparedModel, prepare
+from serving.retrieval.service import Retrieval
 from serving.runtime import admin_key
 from serving.store.accounts import Accounts
 
@@ -113,7 +114,10 @@ async def run(config: ServeConfig, home: Home) -> None:
         stack.enter_context(closing(accounts))
         shop = Shop.over(settings, accounts.store, accounts.blobs)
         finetuning = Finetuning(shop, LocalRunner(shop))
-        gateway = Gateway(config.gateway, directory, metrics, own_metrics, accounts, finetuning)
+        retrieval = Retrieval(settings, accounts.store, accounts.blobs)
+        gateway = Gateway(
+            config.gateway, directory, metrics, own_metrics, accounts, finetuning, retrieval
+        )
         await _listen(EndOnDisconnect(build_app(gateway)), config)
 
 

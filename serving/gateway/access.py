@@ -35,6 +35,16 @@ RULES: dict[str, Access] = {
     "/v1/fine_tuning/jobs/{job_id}/resume": "key",
     "/v1/fine_tuning/jobs/{job_id}/events": "key",
     "/v1/fine_tuning/jobs/{job_id}/checkpoints": "key",
+    "/v1/vector_stores": "key",
+    "/v1/vector_stores/{store_id}": "key",
+    "/v1/vector_stores/{store_id}/search": "key",
+    "/v1/vector_stores/{store_id}/files": "key",
+    "/v1/vector_stores/{store_id}/files/{file_id}": "key",
+    "/v1/vector_stores/{store_id}/files/{file_id}/content": "key",
+    "/v1/vector_stores/{store_id}/file_batches": "key",
+    "/v1/vector_stores/{store_id}/file_batches/{batch_id}": "key",
+    "/v1/vector_stores/{store_id}/file_batches/{batch_id}/cancel": "key",
+    "/v1/vector_stores/{store_id}/file_batches/{batch_id}/files": "key",
 }
 """By route template; every route under `/admin/` is for admins."""
 

@@ -31,12 +31,16 @@ from serving.gateway.errors import ApiError, from_corral
 from serving.gateway.files import files_router
 from serving.gateway.finetuning import finetuning_router
 from serving.gateway.gate import Gate, KeyGate, OpenGate
+from serving.gateway.grounder import Grounder
 from serving.gateway.metrics import GatewayMetrics, merge
 from serving.gateway.model_deletion import deletion_router
 from serving.gateway.openapi.page import add_pages
 from serving.gateway.pool import statuses
 from serving.gateway.proxy import Proxy
 from serving.gateway.registry import registry_router
+from serving.gateway.vector_files import store_batches_router, store_files_router
+from serving.gateway.vector_stores import stores_router
+from serving.retrieval.service import Retrieval
 from serving.store.accounts import Accounts
 
 VERSION = "1"
@@ -59,6 +63,8 @@ class Gateway:
     """Keys, tenants, limits and the ledger; None lets everybody in and charges nobody."""
     finetuning: Finetuning | None = None
     """Files, jobs and registry; None leaves them out."""
+    retrieval: Retrieval | None = None
+    """Vector stores; None leaves them out."""
 
     def gate(self) -> Gate:
         """Who is let in."""
@@ -82,13 +88,17 @@ def build_app(gateway: Gateway) -> ASGIApp:
     _add_admin_routes(app, gateway)
     if gateway.finetuning is not None:
         _add_finetuning_routes(app, gateway, gateway.finetuning.shop)
+    if gateway.retrieval is not None:
+        for make in (stores_router, store_files_router, store_batches_router):
+            app.include_router(make(gateway.retrieval, actor))
     add_pages(app, gateway.config.limits, SHORT_PATHS)
     app.add_exception_handler(ApiError, _on_api_error)
     app.add_exception_handler(CorralError, _on_corral_error)
     app.add_exception_handler(HTTPException, _on_http_error)
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(Exception, _on_bug)
-    proxy = Proxy(gateway.config, gateway.directory, gateway.metrics, gate)
+    grounder = None if gateway.retrieval is None else Grounder(gateway.retrieval)
+    proxy = Proxy(gateway.config, gateway.directory, gateway.metrics, gate, grounder)
     return Door(_HotPath(app, proxy), gateway.config.http, gateway.config.cors)
 
 
@@ -101,6 +111,9 @@ def _background(gateway: Gateway) -> Callable[[FastAPI], AbstractAsyncContextMan
             if gateway.finetuning is not None:
                 pools = {name: served.pool for name, served in gateway.directory.models.items()}
                 await stack.enter_async_context(gateway.finetuning.running(pools))
+            if gateway.retrieval is not None:
+                running = gateway.retrieval.running(gateway.directory, gateway.metrics)
+                await stack.enter_async_context(running)
             yield
 
     return lifespan

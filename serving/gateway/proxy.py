@@ -9,7 +9,9 @@ import asyncio
 import logging
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from starlette.types import Receive, Scope, Send
 
@@ -24,6 +26,7 @@ from serving.gateway.errors import ApiError, from_corral, from_engine
 from serving.gateway.estimate import upper_bound
 from serving.gateway.exchange import CutOff, Exchange, Exchanger, Message
 from serving.gateway.gate import Gate
+from serving.gateway.grounder import Grounder
 from serving.gateway.metrics import GatewayMetrics
 from serving.gateway.pool import Lease
 from serving.gateway.request import EngineRequest, RequestReader
@@ -38,6 +41,9 @@ from serving.gateway.usage import (
 from serving.store.identity import Identity
 from serving.usage import TokenUsage
 
+if TYPE_CHECKING:
+    from serving.retrieval.grounded import Grounding
+
 _log = logging.getLogger(__name__)
 
 
@@ -45,13 +51,19 @@ class Proxy:
     """ASGI endpoint of every route that an engine answers."""
 
     def __init__(
-        self, config: GatewayConfig, directory: Directory, metrics: GatewayMetrics, gate: Gate
+        self,
+        config: GatewayConfig,
+        directory: Directory,
+        metrics: GatewayMetrics,
+        gate: Gate,
+        grounder: Grounder | None = None,
     ) -> None:
         self._config = config
         self._max_body_bytes = int(config.max_body_mib * 2**20)
         self._directory = directory
         self._metrics = metrics
         self._gate = gate
+        self._grounder = grounder
         self._exchanger = Exchanger(config.lease_timeout_s, metrics)
         self._reader = RequestReader(config.limits)
         self._settling: set[asyncio.Task[None]] = set()
@@ -70,6 +82,8 @@ class Proxy:
             if self._config.log_content:
                 _log.warning("request %s to %s: %r", request_id, path, body)
             request = self._reader.read(path, body)
+            if self._grounder is not None:
+                call.grounding = await self._grounder.ground(request, identity)
             exchange = await self._engage(call, request, identity)
             headers += call.charge.headers
             await self._answer(call, request, exchange, send, headers)
@@ -164,6 +178,7 @@ class Proxy:
     ) -> None:
         """Pass the answer on, then close the books."""
         head = [(n, v) for n, v in exchange.head.headers if n in _PASSED_HEADERS] + added
+        rewrite = await _grounded(call, request, exchange, head)
         hide_usage = call.charge.open and request.usage_was_added
         tail: deque[bytes] = deque(maxlen=TAIL_PIECES)
         read, piece = exchange.connection.read, exchange.first
@@ -174,7 +189,10 @@ class Proxy:
                 tail.append(piece)
                 if hide_usage:
                     piece = await _hide_usage(exchange, tail)
-                await send({"type": "http.response.body", "body": piece, "more_body": True})
+                if rewrite is not None:
+                    piece = rewrite(piece)
+                if piece:
+                    await send({"type": "http.response.body", "body": piece, "more_body": True})
                 piece = await read()
         except UpstreamError as exc:
             exchange.lease.abandon()
@@ -225,6 +243,22 @@ async def _hide_usage(exchange: Exchange, tail: deque[bytes]) -> bytes:
     return without_usage_chunk(tail[-1]) if USAGE_CHUNK in tail[-1] else tail[-1]
 
 
+async def _grounded(
+    call: _Call, request: EngineRequest, exchange: Exchange, head: Headers
+) -> Callable[[bytes], bytes] | None:
+    """What rewrites each piece of a grounded stream; a plain answer is rewritten at once."""
+    if call.grounding is None:
+        return None
+    head[:] = [(name, value) for name, value in head if name != b"content-length"]
+    if request.stream:
+        from serving.retrieval.grounded import CitedEvents
+
+        return CitedEvents(call.grounding).feed
+    exchange.first = await asyncio.to_thread(call.grounding.whole, exchange.first)
+    head.append((b"content-length", str(len(exchange.first)).encode()))
+    return None
+
+
 @dataclass
 class _Call:
     """What has become of one request."""
@@ -236,6 +270,8 @@ class _Call:
     status: int = 500
     begun: bool = False
     """Whether the answer's head is on its way to the client."""
+    grounding: Grounding | None = None
+    """The passages that it is answered from, if it asked for a search."""
     charge: Charge = field(init=False)
 
     def __post_init__(self) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,8 @@ from serving.store.secret import new_id
 from serving.store.tables import blobs
 
 CHUNK_BYTES = 1 << 20
+_MANY = 500
+"""Values in one IN clause."""
 _ID = re.compile(r"file-[0-9a-f]{32}")
 
 
@@ -118,6 +120,16 @@ class BlobStore:
         if row is None:
             raise NotFound(f"no file {id[:64]!r}")
         return Blob(**row._mapping)
+
+    def named(self, tenant_id: str, ids: Sequence[str]) -> dict[str, Blob]:
+        """Those of the ids that are there, by id."""
+        found: dict[str, Blob] = {}
+        mine = select(blobs).where(blobs.c.tenant_id == tenant_id, self._lives())
+        with self._store.read() as connection:
+            for at in range(0, len(ids), _MANY):
+                query = mine.where(blobs.c.id.in_(ids[at : at + _MANY]))
+                found |= {row.id: Blob(**row._mapping) for row in connection.execute(query)}
+        return found
 
     def open(self, tenant_id: str, id: str) -> Iterator[bytes]:
         """The content, piece by piece. Raises NotFound at the first piece, StoreUnavailable

@@ -16,7 +16,7 @@ from serving.store.errors import StoreTooNew, StoreUnavailable
 if TYPE_CHECKING:
     from alembic.config import Config
 
-HEAD = "0002"
+HEAD = "0003"
 """The newest step in `migrations/versions`."""
 _LOCK = 0x636F7272616C  # "corral"
 
@@ -45,7 +45,7 @@ def differences(store: Store) -> list[str]:
     from alembic.autogenerate import compare_metadata
     from alembic.migration import MigrationContext
 
-    from serving.store import finetuning_tables  # noqa: F401 - its tables join the others
+    from serving.store import finetuning_tables, vector_tables  # noqa: F401 - all tables
     from serving.store.tables import metadata
 
     with store.read() as connection:

@@ -76,7 +76,8 @@ def test_heavy_packages_are_imported_only_by_named_files(package: str, files: se
      "finetune.pipeline", "finetune.train.schedule", "finetune.train.rates",
      "finetune.evaluation",
      "serving.finetuning.watch", "serving.finetuning.fake",
-     "rag.__main__", "rag.ingest.pipeline",
+     "rag.__main__", "rag.ingest.pipeline", "serving.retrieval.worker",
+     "serving.retrieval.library", "serving.retrieval.grounded",
      "benchmarks.client", "benchmarks.gpu.__main__", "benchmarks.gpu.step"],
 )  # fmt: skip
 def test_importing_it_loads_nothing_heavy(module: str) -> None:

@@ -107,7 +107,10 @@ REQUEST_PARTS: dict[str, Schema] = {
     ),
     "Document": {"anyOf": [_STRING, _object(["text"], text=_STRING)]},
     "Tool": _ANY_OBJECT
-    | {"description": "A function: OpenAI's, Responses' or Anthropic's form, as the endpoint's."},
+    | {
+        "description": "A function: OpenAI's, Responses' or Anthropic's form, as the endpoint's; "
+        "in `/v1/responses` also `file_search`, of vector stores."
+    },
     "ResponseFormat": _object(
         ["type"],
         type={"enum": ["text", "json_object", "json_schema", "structural_tag"]},

@@ -34,6 +34,7 @@ from serving.gateway.metrics import GatewayMetrics
 from serving.gateway.pool import Capacity, Lease, Pool
 from serving.home import Home
 from serving.local_pool import LocalPool
+from serving.retrieval.service import Retrieval
 from serving.store.accounts import Accounts
 
 ADMIN_KEY = "sk-admin-test"
@@ -165,6 +166,7 @@ async def gateway(
     config: GatewayConfig | None = None,
     accounts: Accounts | None = None,
     finetuning: Finetuning | None = None,
+    retrieval: Retrieval | None = None,
 ) -> AsyncIterator[Site]:
     """A gateway before `models`: with a fake engine each, or with the pool given for it."""
     home = Home(root)
@@ -185,9 +187,13 @@ async def gateway(
             return [("gateway-1", metrics.exposition())]
 
         shared = Gateway(config or GatewayConfig(), directory, metrics, own_metrics)
-        app = build_app(replace(shared, accounts=accounts, finetuning=finetuning))
+        app = build_app(
+            replace(shared, accounts=accounts, finetuning=finetuning, retrieval=retrieval)
+        )
         if finetuning is not None:
             await stack.enter_async_context(finetuning.running(started))
+        if retrieval is not None:
+            await stack.enter_async_context(retrieval.running(directory, metrics))
         url = await stack.enter_async_context(listening(CancelOnDisconnect(app)))
         http = await stack.enter_async_context(httpx.AsyncClient(base_url=url, timeout=WAIT_S))
         yield Site(url, http, started, metrics, home, _innermost(app))

@@ -19,6 +19,7 @@ from serving.store.config import StoreConfig
 from serving.store.keys import KeySpec
 from tests.unit.finetuning.site import idle_finetuning
 from tests.unit.gateway.in_process import ADMIN_KEY, Site, StubPool, gateway, local, write_adapter
+from tests.unit.retrieval.site import idle_retrieval
 
 SELF = Actor("test")
 BODY = {"model": "fake", "prompt": "x", "messages": [], "input": "x", "max_tokens": 1}
@@ -50,7 +51,10 @@ async def site(tmp_path_factory: pytest.TempPathFactory, accounts: Accounts) -> 
     write_adapter(root, "shared", "1")
     models = (local("fake", tokens=1), local("other", tokens=1))
     service = idle_finetuning(Home(root), accounts.store, *models)
-    async with gateway(root, *models, accounts=accounts, finetuning=service) as running:
+    stores = idle_retrieval(Home(root), accounts.store, *models)
+    async with gateway(
+        root, *models, accounts=accounts, finetuning=service, retrieval=stores
+    ) as running:
         yield running
 
 

@@ -20,6 +20,7 @@ from serving.store.config import StoreConfig
 from serving.store.opening import open_store
 from tests.unit.finetuning.site import idle_finetuning
 from tests.unit.gateway.in_process import Site, gateway, local
+from tests.unit.retrieval.site import idle_retrieval
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -27,7 +28,8 @@ async def site(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]:
     root = tmp_path_factory.mktemp("site")
     store = open_store(StoreConfig(), root / "store")
     service = idle_finetuning(Home(root), store, local("fake"))
-    async with gateway(root, local("fake"), finetuning=service) as running:
+    stores = idle_retrieval(Home(root), store, local("fake"))
+    async with gateway(root, local("fake"), finetuning=service, retrieval=stores) as running:
         yield running
     store.close()
 
