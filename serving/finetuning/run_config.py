@@ -72,6 +72,9 @@ def run_config(
     _into(values, "data", {"train": [_source(training)]})
     if validation is not None:
         _into(values, "data", {"validation": [_source(validation)]})
+    elif "data.validation_fraction" not in settings.config.finetuning.settings:
+        # As at OpenAI, all of the training file is learnt, unless the operator says otherwise.
+        _into(values, "data", {"validation_fraction": 0.0})
     train: dict[str, Any] = {
         "epochs": wished["n_epochs"],
         "learning_rate": base.train.learning_rate * wished["learning_rate_multiplier"],
